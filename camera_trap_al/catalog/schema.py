@@ -1,0 +1,80 @@
+"""Tables of the catalogue, and the numbered migrations that lead to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import BigInteger, Boolean, Column, Connection, Index, Integer, MetaData, String, Table, insert, select
+from sqlalchemy import inspect as inspect_database
+
+metadata = MetaData()
+
+meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("value", String, nullable=False))
+"""Single facts as JSON: format, identity, mark, scanned, pool_version, scan."""
+
+images = Table(
+    "images",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("root", String, nullable=False),
+    Column("path", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("class_name", String, nullable=False),
+    Column("listed", Boolean, nullable=False),
+    Column("key_hash", BigInteger, nullable=False),
+    Column("seen", Integer, nullable=False),
+    Column("missed", Integer, nullable=False, default=0),
+    Column("problem", String, nullable=False, default=""),
+    Column("problem_text", String, nullable=False, default=""),
+    Column("problem_since", String, nullable=False, default=""),
+    Index("images_by_path", "root", "path", unique=True),
+)
+"""Files of the three folders (`root`: train, validation, pool). `listed`: the labelling tool can show it."""
+
+items = Table(
+    "items",
+    metadata,
+    Column("row", Integer, primary_key=True),
+    Column("image", Integer, nullable=False, index=True),
+    Column("live", Boolean, nullable=False),
+)
+"""Rows. A row is never used again: an image whose content changed gets a new one, and the old one is not live."""
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("path", String, primary_key=True),
+    Column("species", String),
+    Column("skip", String),
+    Column("seq", Integer, nullable=False),
+)
+"""Labels and skips of pool images by path, projected from the journal, whether the image is known or not."""
+
+absorbed = Table("absorbed", metadata, Column("shard", String, primary_key=True))
+"""Embedding shards whose facts were taken in."""
+
+
+def _create(connection: Connection) -> None:
+    metadata.create_all(connection)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create,)
+"""The n-th leads from format n to format n + 1; each runs in one transaction with the note of it."""
+
+
+def migrate(connection: Connection) -> None:
+    """Bring an older or empty catalogue to this format, in the caller's transaction.
+
+    Raises `ValueError` for a newer one.
+    """
+    known = inspect_database(connection).has_table("meta")
+    found = connection.scalar(select(meta.c.value).where(meta.c.key == "format")) if known else None
+    version = int(found) if found else 0
+    if version > len(MIGRATIONS):
+        raise ValueError(f"catalogue format {version} is newer than this program")
+    for step in MIGRATIONS[version:]:
+        step(connection)
+    if version < len(MIGRATIONS):
+        connection.execute(meta.delete().where(meta.c.key == "format"))
+        connection.execute(insert(meta).values(key="format", value=str(len(MIGRATIONS))))

@@ -1,0 +1,356 @@
+"""Every option, with its default, unit and meaning: read once from TOML, checked whole, passed down in parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from camera_trap_al.errors import UsageError
+from camera_trap_al.registry import did_you_mean
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+
+def option(default: Any, text: str, *, choices: Iterable[str] = (), low: float | None = None, alias: str = "") -> Any:
+    """Describe one option; `alias` is the flat parameter name of `run_active_learning`."""
+    facts = {"text": text, "choices": tuple(choices), "low": low, "alias": alias}
+    return field(default=default, metadata=facts)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images are."""
+
+    train: str = option(
+        "", "Folder of labelled images, one sub-folder a class. Empty: start without.", alias="train_data"
+    )
+    unlabelled: str = option("", "Folder of images to label (the image root of Timelapse).", alias="unlabelled_data")
+    validation: str = option("", "Folder of labelled images that never train. Empty: none.", alias="validation_data")
+
+
+@dataclass(frozen=True)
+class LabelsConfig:
+    """How label files are read."""
+
+    column: str = option("Species", "Column of the label files that holds the class.")
+    tool: str = option(
+        "timelapse",
+        "timelapse: ask only for .jpg files, which Timelapse can show; any: ask for every image.",
+        choices=("timelapse", "any"),
+    )
+    settle_s: float = option(2.0, "Seconds for which a label file must stay unchanged before it is read.", low=0)
+    unrequested: str = option(
+        "ignore", "Labels for images that were never asked for: ignore or accept.", choices=("ignore", "accept")
+    )
+    skip_words: tuple[str, ...] = option(("unsure",), "Words that mean 'cannot tell', in your language.")
+    unlabel_token: str = option("", "Word that takes a label away again, such as __unlabel__. Empty: none.")
+    path_alias: tuple[str, ...] = option((), "Beginnings of paths to read as others: 'old=new'.")
+
+
+@dataclass(frozen=True)
+class ClassesConfig:
+    """Which classes there are, beside the folders of `data.train`."""
+
+    names: tuple[str, ...] = option((), "Class names that no training folder has.")
+    empty: str = option("", "The class that means 'no animal', in your language. Empty: none.")
+    reserved: tuple[str, ...] = option(("unlabelled",), "Words that are never a class.")
+    auto_add: bool = option(False, "Let a label file bring new classes.")
+    auto_add_min: int = option(3, "Rows of one label file that must name a new class before it is added.", low=1)
+
+
+@dataclass(frozen=True)
+class QueryConfig:
+    """What is asked for."""
+
+    batch: int = option(100, "Images in one request.", low=1, alias="active_batch")
+    strategy: str = option("margin", "How images are chosen.", alias="active_learning_strategy")
+    first: str = option(
+        "now",
+        "Before there is a classifier. now: ask for random images; wait: ask for nothing.",
+        choices=("now", "wait"),
+    )
+    min_answered: float = option(0.9, "Fraction of a request that must be answered before the next one.", low=0)
+    budget: int = option(0, "Images that may be asked for in all. 0: no limit.", low=0)
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """The network that turns an image into numbers. Fixed once the first model is trained."""
+
+    arch: str = option(
+        "resnet18",
+        "Architecture: a torchvision resnet or mobilenet, efficientnet_lite0, or tiny.",
+        alias="embedding_arch",
+    )
+    pretrained: bool = option(True, "Start from weights learned on ImageNet.", alias="use_pretrained")
+    weights: str = option(
+        "", "File of start weights (.pt, .pth, .safetensors). Empty: as `pretrained` says.", alias="embedding_weights"
+    )
+    feat_dim: int = option(256, "Numbers in one embedding.", low=1, alias="feat_dim")
+    loss: str = option("triplet", "Loss of the training: triplet or softmax.", alias="embedding_loss_type")
+    margin: float = option(1.0, "Margin of the triplet loss (squared distance).", low=0, alias="embedding_loss_margin")
+    selection: str = option("random", "How triplets are picked: random.", alias="embedding_loss_data_strategy")
+    normalize: bool = option(True, "Scale each number of the embedding to 0..1.", alias="normalize_embedding")
+    batch_size: int = option(256, "Images embedded at once.", low=1, alias="extract_embedding_batch_size")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The first training of the network."""
+
+    epochs: int = option(
+        5,
+        "Passes over the labelled images. 0: use the start weights as they are.",
+        low=0,
+        alias="embedding_train_num_epochs",
+    )
+    lr: float = option(0.00001, "Learning rate (Adam).", low=0, alias="embedding_train_lr")
+    weight_decay: float = option(0.0005, "Weight decay (Adam).", low=0, alias="embedding_train_weight_decay")
+    loader: str = option(
+        "single",
+        "Batches: single (shuffled) or balanced (by class).",
+        choices=("single", "balanced"),
+        alias="embedding_train_loader_type",
+    )
+    min_labels: int = option(200, "Labels that must be there before the network is trained.", low=1)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Later trainings of the network, in the background."""
+
+    period: int = option(
+        2000, "New labels after which the network is fine-tuned.", low=1, alias="embedding_finetuning_period"
+    )
+    epochs: int = option(
+        20, "Passes over the labelled images. 0: never fine-tune.", low=0, alias="embedding_finetuning_num_epochs"
+    )
+    lr: float = option(0.0001, "Learning rate (Adam).", low=0, alias="embedding_finetuning_lr")
+    weight_decay: float = option(0.0, "Weight decay (Adam).", low=0, alias="embedding_finetuning_weight_decay")
+    loader: str = option(
+        "balanced",
+        "Batches: single (shuffled) or balanced (by class).",
+        choices=("single", "balanced"),
+        alias="embedding_finetuning_loader_type",
+    )
+    promote: str = option(
+        "always",
+        "Use a fine-tuned network always, or only if_not_worse on the validation images.",
+        choices=("always", "if_not_worse"),
+    )
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """Balanced batches."""
+
+    classes: int = option(20, "Classes in one balanced batch.", low=1, alias="balanced_loader_num_classes")
+    samples: int = option(10, "Images of each class in one balanced batch.", low=1, alias="balanced_loader_num_samples")
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Measuring accuracy."""
+
+    enabled: bool = option(True, "Measure accuracy on the validation images after each refit.", alias="validate_model")
+
+
+@dataclass(frozen=True)
+class DaemonConfig:
+    """The running program."""
+
+    worker: str = option(
+        "process",
+        "Where networks are trained. process: beside the rounds; inline: between them.",
+        choices=("process", "inline"),
+    )
+    rescan_s: float = option(600.0, "Seconds between two searches for new images.", low=1)
+    poll_s: float = option(
+        5.0, "Seconds between two looks into new_labels_bin, beside the system's own notices.", low=0.05
+    )
+    seed: int = option(0, "Seed of all random choices. 0: taken from the work folder's own number.", low=0)
+    state_dir: str = option(
+        "", "Local folder for private files, where the work folder is on a network share. Empty: the work folder."
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration, one record a concern."""
+
+    data: DataConfig = DataConfig()
+    labels: LabelsConfig = LabelsConfig()
+    classes: ClassesConfig = ClassesConfig()
+    query: QueryConfig = QueryConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    train: TrainConfig = TrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    loader: LoaderConfig = LoaderConfig()
+    validation: ValidationConfig = ValidationConfig()
+    daemon: DaemonConfig = DaemonConfig()
+
+    def flat(self) -> dict[str, Any]:
+        """Return every option as `group.name` → value, tuples as lists."""
+        return {
+            f"{group.name}.{f.name}": list(value) if isinstance(value, tuple) else value
+            for group in fields(self)
+            for f in fields(getattr(self, group.name))
+            for value in [getattr(getattr(self, group.name), f.name)]
+        }
+
+
+NOT_YET = frozenset({"num_workers", "validation.audit_fraction", "validation.by"})
+ELSEWHERE = {
+    "output_dir": "name the work folder after `init`",
+    "use_checkpoints": "a work folder always goes on where it was",
+}
+
+
+def option_fields() -> dict[str, dataclasses.Field[Any]]:
+    """Return every option as `group.name` → its field."""
+    return {f"{g.name}.{f.name}": f for g in fields(Config) for f in fields(getattr(Config(), g.name))}
+
+
+def aliases() -> dict[str, str]:
+    """Return the flat parameter names of `run_active_learning` and the options that they mean."""
+    return {f.metadata["alias"]: key for key, f in option_fields().items() if f.metadata["alias"]}
+
+
+def build(values: Mapping[str, Any], where: str) -> Config:
+    """Return a checked configuration.
+
+    Parameters
+    ----------
+    values : `group.name` or alias → value (str values are read as the option's type)
+    where : what the values come from, for messages
+
+    Raises
+    ------
+    UsageError
+        names every unknown option and every value that cannot be used, with the nearest spelling
+    """
+    known, by_alias = option_fields(), aliases()
+    taken: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, value in values.items():
+        key = by_alias.get(name, name)
+        if key not in known:
+            problems.append(_unknown(name, [*known, *by_alias]))
+            continue
+        try:
+            taken[key] = _typed(key, known[key], value)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise UsageError(f"{where}: " + " ".join(problems))
+    groups = {
+        g.name: dataclasses.replace(
+            getattr(Config(), g.name),
+            **{k.partition(".")[2]: v for k, v in taken.items() if k.startswith(f"{g.name}.")},
+        )
+        for g in fields(Config)
+    }
+    return Config(**groups)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    if name in NOT_YET:
+        return f"The option '{name}' is not in this version yet."
+    if name in ELSEWHERE:
+        return f"'{name}' is no option here: {ELSEWHERE[name]}."
+    short = {k.rpartition(".")[2]: k for k in known if "." in k}
+    full = (
+        f" Did you mean '{short[name]}'?" if name in short else did_you_mean(name, known) or did_you_mean(name, short)
+    )
+    return f"There is no option called '{name}'.{full}"
+
+
+def _typed(key: str, f: dataclasses.Field[Any], value: Any) -> Any:
+    wanted = f.default
+    if isinstance(value, str) and not isinstance(wanted, str):
+        value = _parse(key, wanted, value)
+    if isinstance(wanted, tuple) and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+        value = tuple(value)
+    if isinstance(wanted, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(wanted):
+        raise ValueError(f"'{key}' must be {_kind(wanted)}, not {value!r}.")
+    choices, low = f.metadata["choices"], f.metadata["low"]
+    if choices and value not in choices:
+        raise ValueError(f"'{key}' must be {' or '.join(choices)}, not '{value}'.{did_you_mean(str(value), choices)}")
+    if low is not None and not low <= value < float("inf"):
+        raise ValueError(f"'{key}' must be at least {low:g}, not {value}.")
+    if key == "query.min_answered" and value > 1:
+        raise ValueError(f"'{key}' is a fraction between 0 and 1, not {value}.")
+    return value
+
+
+def _parse(key: str, wanted: Any, text: str) -> Any:
+    if isinstance(wanted, bool):
+        answers = {"true": True, "false": False, "yes": True, "no": False}
+        if text.strip().casefold() not in answers:
+            raise ValueError(f"'{key}' must be true or false, not '{text}'.")
+        return answers[text.strip().casefold()]
+    if isinstance(wanted, tuple):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return int(text) if isinstance(wanted, int) else float(text)
+    except ValueError:
+        raise ValueError(f"'{key}' must be {_kind(wanted)}, not '{text}'.") from None
+
+
+def _kind(wanted: Any) -> str:
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a list of texts"}
+    return kinds[type(wanted)]
+
+
+def read_config(path: Path) -> Config:
+    """Read and check a `config.toml`. Touches nothing else."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error}.", hint="A Windows path needs single quotes: 'D:\\photos'."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text.", hint="Save it as UTF-8 in your editor.") from error
+    flat: dict[str, Any] = {}
+    for group, table in tables.items():
+        if isinstance(table, dict):
+            flat |= {f"{group}.{name}": value for name, value in table.items()}
+        else:
+            flat[group] = table
+    return build(flat, path.name)
+
+
+def config_text(config: Config) -> str:
+    """Return `config.toml` for a configuration: every option, with its meaning and default."""
+    lines = ["# Options of camera-trap-al. Change a value, save, and start the program again.", ""]
+    for group in fields(Config):
+        record = getattr(config, group.name)
+        lines += [f"# {(type(record).__doc__ or '').strip()}", f"[{group.name}]"]
+        for f in fields(record):
+            choices = f" Choices: {', '.join(f.metadata['choices'])}." if f.metadata["choices"] else ""
+            alias = f" ({f.metadata['alias']})" if f.metadata["alias"] else ""
+            lines.append(f"# {f.metadata['text']}{choices} Default: {_toml(f.default)}.{alias}")
+            lines.append(f"{f.name} = {_toml(getattr(record, f.name))}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)

@@ -1,0 +1,81 @@
+"""Acquisition scores over a block of class probabilities, and the running best n. Higher always means ask first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating]
+RowArray = npt.NDArray[np.int64]
+HashArray = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scored rows: `rows` (b,) int64, `key_hashes` (b,) uint64, `scores` (b,) float; all of one length."""
+
+    rows: RowArray
+    key_hashes: HashArray
+    scores: FloatArray
+
+    @classmethod
+    def empty(cls) -> Scored:
+        """Return a block of no rows."""
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0))
+
+    def join(self, other: Scored) -> Scored:
+        """Return both blocks as one."""
+        return Scored(
+            np.concatenate([self.rows, other.rows]),
+            np.concatenate([self.key_hashes, other.key_hashes]),
+            np.concatenate([self.scores, other.scores]),
+        )
+
+    def take(self, order: npt.NDArray[np.intp]) -> Scored:
+        """Return the rows at these places."""
+        return Scored(self.rows[order], self.key_hashes[order], self.scores[order])
+
+
+def margin_score(proba: FloatArray) -> FloatArray:
+    """Score class probabilities by how close the two best classes are.
+
+    Parameters
+    ----------
+    proba : (b, k) float array, rows sum to 1, k >= 2
+
+    Returns
+    -------
+    (b,) float array in [-1, 0]; 0 is a coin toss, so higher means ask first
+
+    Source: Scheffer, Decomain and Wrobel 2001, "Active hidden Markov models for information extraction".
+    """
+    second, best = np.partition(proba, -2, axis=1)[:, -2:].T
+    score: FloatArray = second - best
+    return score
+
+
+def key_priority(key_hashes: HashArray, seed: int) -> HashArray:
+    """Return a (b,) uint64 pseudo-random number for each image key and seed, the same on every machine.
+
+    Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+    """
+    mixed = key_hashes ^ np.uint64((seed * 0x9E3779B97F4A7C15) % 2**64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def top_n(blocks: Iterable[Scored], n: int, seed: int) -> RowArray:
+    """Return the n highest-scoring rows, the best first; ties go by image key, however blocks are cut.
+
+    Memory is one block plus n rows.
+    """
+    best = Scored.empty()
+    for block in blocks:
+        best = best.join(block)
+        order = np.lexsort((best.key_hashes, key_priority(best.key_hashes, seed), -best.scores))[:n]
+        best = best.take(order)
+    return best.rows

@@ -1,0 +1,11 @@
+"""Seeds from facts: the same work folder and the same journal give the same choices, on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def seed_from(identity: str, *parts: str | int) -> int:
+    """Return a 32-bit seed for a purpose, named by `parts`, in the work folder `identity`."""
+    text = "\0".join([identity, *map(str, parts)])
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=4).digest(), "little")

@@ -1,0 +1,206 @@
+"""Reads what is durable now, and what the folders show, into the facts that decide the next step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from camera_trap_al.catalog.catalog import POOL, TRAIN, VALIDATION
+from camera_trap_al.core.steps import Facts, next_job
+from camera_trap_al.labels.timelapse import read_placed
+from camera_trap_al.lock import is_held
+from camera_trap_al.taking import bin_files
+from camera_trap_al.store import embeddings, generations
+from camera_trap_al.work import Work, is_online
+
+REPORT_ROWS = 100_000
+REPORT_EVERY_S = 3600.0
+
+
+def read_facts(work: Work, *, worker_runs: bool, rounds_left: float, resting: frozenset[str]) -> Facts:
+    """Return the facts as of now.
+
+    Parameters
+    ----------
+    worker_runs : whether a child of this process is at work
+    rounds_left : requests that may still be made; with none left nothing is askable, and nothing finishes
+    resting : names of steps and jobs at rest
+    """
+    facts = _journal_facts(work)
+    facts = _learner_facts(work, facts)
+    facts = _round_facts(work, facts, rounds_left)
+    facts = _result_facts(work, facts)
+    facts = replace(facts, worker=worker_runs or is_held(work.folder.worker_lock))
+    return replace(facts, job=next_job(facts, resting))
+
+
+def _journal_facts(work: Work) -> Facts:
+    files = bin_files(work)
+    scanned = bool(work.catalog.fact("scanned", False))
+    pending = pending_shards(work)
+    absorbed = len(work.catalog.absorbed_shards())
+    quiet_s = max(work.config.daemon.rescan_s, 9 * work.scan_took_s)
+    rest_over = time.monotonic() - work.scan_ended_s > quiet_s
+    return Facts(
+        online=is_online(work.pool_root(), work.catalog.fact("top", [])),
+        scanned=scanned,
+        unregistered=bool(unregistered_classes(work)) or work.history.settings != noted_settings(work),
+        mark=work.catalog.mark,
+        journal_end=work.journal.end,
+        absorbed=absorbed,
+        shards=absorbed + len(pending),
+        unanswered=files.unanswered,
+        untaken=files.untaken,
+        pool_version=int(work.catalog.fact("pool_version", 0)),
+        listed=work.listed,
+        scan_due=scanned and (work.scan is not None or work.scan_wished or rest_over),
+    )
+
+
+def _learner_facts(work: Work, facts: Facts) -> Facts:
+    newest, learner, checkpoint = work.newest_model(), work.learner(), work.checkpoint()
+    stamp = (facts.mark, facts.pool_version)
+    rows, species = work.cached("labelled", stamp, work.catalog.labelled)
+    counts = np.unique(species, return_counts=True)[1] if species else np.zeros(0)
+    model_seq = newest.manifest["journal"] if newest else 0
+    facts = replace(
+        facts,
+        newest=newest.number if newest else 0,
+        learner=learner.number if learner else 0,
+        untrained=bool(newest) and not newest.manifest["trained"] if newest else False,
+        trainable=len(rows) >= work.config.train.min_labels and int((counts >= 2).sum()) >= 2,
+        candidate=_candidate(work, newest, learner),
+        new_labels=work.history.labels_since(model_seq),
+        train_epochs=work.config.train.epochs,
+        finetune_epochs=work.config.finetune.epochs,
+        period=work.config.finetune.period,
+        checkpoint=checkpoint.number if checkpoint else 0,
+        fitted=checkpoint.manifest["fit"] if checkpoint else "",
+    )
+    if learner is None:
+        return facts
+    stamp = (*stamp, learner.number, facts.shards)
+    fit, fittable = work.cached("fit", stamp, lambda: _fit(work, learner.number))
+    uncovered = work.cached("uncovered", stamp, lambda: count_uncovered(work, learner.number))
+    return replace(facts, fit=fit, fittable=fittable, uncovered=uncovered)
+
+
+def _candidate(work: Work, newest: generations.Generation | None, learner: generations.Generation | None) -> int:
+    if newest is None or (learner is not None and learner.number == newest.number):
+        return 0
+    manifest = generations.read_manifest(generations.folder_of(work.folder.embedding, newest.number))
+    return 0 if manifest is not None else newest.number
+
+
+def fit_rows(work: Work, learner: int) -> tuple[embeddings.RowArray, list[str]]:
+    """Return the labelled rows that a learner has embedded, in ascending order, and their species."""
+    rows, species = work.catalog.labelled()
+    covered = work.vectors(learner).covers(rows)
+    return rows[covered], [name for name, has in zip(species, covered, strict=True) if has]
+
+
+def fit_digest(learner: int, classes: list[str], rows: embeddings.RowArray, species: list[str]) -> str:
+    """Return what a classifier is made from, as a short text."""
+    facts = json.dumps([learner, classes, rows.tolist(), species], ensure_ascii=False)
+    return hashlib.sha256(facts.encode("utf-8")).hexdigest()[:32]
+
+
+def _fit(work: Work, learner: int) -> tuple[str, bool]:
+    rows, species = fit_rows(work, learner)
+    return fit_digest(learner, work.history.classes, rows, species), len(set(species)) >= 2
+
+
+def count_uncovered(work: Work, learner: int) -> int:
+    """Return how many readable, present rows a learner has not embedded."""
+    rows = work.catalog.live_rows(TRAIN, VALIDATION, POOL)
+    return int((~work.vectors(learner).covers(rows)).sum())
+
+
+def _round_facts(work: Work, facts: Facts, rounds_left: float) -> Facts:
+    open_round = work.history.open_round(work.config.query.min_answered)
+    stamp = (facts.mark, facts.pool_version)
+    rows, _ = work.cached("askable", stamp, work.catalog.askable)
+    askable, coming = len(rows), 0
+    if facts.learner:
+        covered = int(work.vectors(facts.learner).covers(rows).sum())
+        askable, coming = covered, len(rows) - covered
+    if work.config.query.first == "wait" and not facts.checkpoint:
+        askable, coming = 0, askable + coming
+    if rounds_left <= 0:
+        askable, coming = 0, 1
+    budget = work.config.query.budget
+    unusable = work.catalog.unusable(work.history.awaited()) if open_round else {}
+    return replace(
+        facts,
+        open=open_round,
+        unusable=len(unusable),
+        placed=read_placed(work.folder.request, work.folder.selector),
+        askable=askable,
+        coming=coming,
+        budget=budget - work.history.spent() if budget else float("inf"),
+    )
+
+
+def _result_facts(work: Work, facts: Facts) -> Facts:
+    checkpoint = work.checkpoint()
+    if checkpoint is None:
+        return facts
+    folder, n_labels = work.folder, checkpoint.manifest["n_labels"]
+    reported = _json(folder.reported)
+    exported = max(_json(folder.export / name).get("checkpoint", 0) for name in ("manifest.json", "check.json"))
+    metrics = _json(folder.test_results / f"train_set_size_{n_labels}" / "metrics.json")
+    rows = len(work.cached("askable", (facts.mark, facts.pool_version), work.catalog.askable)[0])
+    due = rows <= REPORT_ROWS or reported.get("learner") != checkpoint.manifest["learner"]
+    return replace(
+        facts,
+        validated=checkpoint.number if _is_validated(work, facts, checkpoint) else 0,
+        evaluated=metrics.get("checkpoint", 0),
+        exported=exported,
+        reported=reported.get("checkpoint", 0),
+        report_due=due or time.monotonic() - work.reported_s > REPORT_EVERY_S,
+    )
+
+
+def _is_validated(work: Work, facts: Facts, checkpoint: generations.Generation) -> bool:
+    if not work.config.validation.enabled:
+        return False
+    rows, _ = work.cached("validation", facts.pool_version, work.catalog.validation)
+    return len(rows) > 0 and bool(work.vectors(checkpoint.manifest["learner"]).covers(rows).all())
+
+
+def _json(path: Any) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def pending_shards(work: Work) -> list[tuple[int, str]]:
+    """Return (learner, shard) of the shards whose facts the catalogue has not taken in."""
+    known = work.catalog.absorbed_shards()
+    found = []
+    for number in sorted(generations.numbers(work.folder.embedding)):
+        folder = generations.folder_of(work.folder.embedding, number)
+        names = embeddings.shard_names(folder)
+        found += [(number, name) for name in names if f"{folder.name}/{name}" not in known]
+    return found
+
+
+def unregistered_classes(work: Work) -> list[str]:
+    """Return the classes of folders and configuration that no journal line holds."""
+    config = work.config.classes
+    version = work.catalog.fact("pool_version", 0) if work.catalog.fact("scanned", False) else -1
+    folders = work.cached("folder classes", version, work.catalog.folder_classes) if version >= 0 else []
+    named = {*folders, *config.names, *([config.empty] if config.empty else [])}
+    return sorted(named - set(work.history.classes))
+
+
+def noted_settings(work: Work) -> dict[str, Any]:
+    """Return the settings as the journal holds them."""
+    return work.config.flat()

@@ -1,0 +1,290 @@
+"""Timelapse templates (`.tdb`): make one for a project, read one that is there.
+
+The only part of `labels` that speaks SQLite. A template that is there belongs to people and is never written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from camera_trap_al.errors import TemplateError
+from camera_trap_al.store import atomic
+
+NEEDED_FIELDS = {"Species": "FixedChoice", "Selected": "Flag"}
+VERSION = "2.3.0.0"  # the first with this layout; an older Timelapse warns of a higher one, a newer one raises it
+BUSY_TIMEOUT_S = 5.0
+
+SCHEMA = """
+CREATE TABLE TemplateTable (Id INTEGER PRIMARY KEY AUTOINCREMENT, ControlOrder INTEGER, SpreadsheetOrder INTEGER,
+    Type TEXT, DefaultValue TEXT, Label TEXT, DataLabel TEXT, Tooltip TEXT, Visible TEXT, List TEXT,
+    ExportToCSV TEXT DEFAULT 'True', TXTBOXWIDTH TEXT, Copyable TEXT);
+CREATE TABLE FolderDataTemplateTable (Id INTEGER PRIMARY KEY AUTOINCREMENT, ControlOrder INTEGER,
+    SpreadsheetOrder INTEGER, Level INTEGER, Type TEXT, DefaultValue TEXT, Label TEXT, DataLabel TEXT, Tooltip TEXT,
+    Visible TEXT, List TEXT, ExportToCSV TEXT DEFAULT 'True');
+CREATE TABLE FolderDataInfo (Id INTEGER PRIMARY KEY AUTOINCREMENT, Level INTEGER, Guid TEXT, Alias TEXT);
+CREATE TABLE TemplateInfo (VersionCompatabily TEXT DEFAULT '', BackwardsCompatibility TEXT DEFAULT '',
+    Standard TEXT DEFAULT '');
+"""
+
+INSERT_FIELD = """
+INSERT INTO TemplateTable (ControlOrder, SpreadsheetOrder, Type, DefaultValue, Label, DataLabel, Tooltip, Visible,
+    List, ExportToCSV, TXTBOXWIDTH, Copyable)
+VALUES (:order, :order, :type, :default, :label, :data_label, :tooltip, 'true', :list, :exported, :width, :copyable)
+"""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a template.
+
+    `data_label` names its column in every CSV, case included; `type` is Timelapse's word ("FixedChoice", "Flag", …);
+    `choices` are the items of its menu in their order, without the empty one; `label` is what the user sees.
+    """
+
+    data_label: str
+    type: str
+    default: str
+    choices: tuple[str, ...]
+    label: str
+
+
+@dataclass(frozen=True)
+class Template:
+    """The fields of a template, in the order in which Timelapse shows them."""
+
+    fields: tuple[Field, ...]
+
+    def field(self, data_label: str) -> Field | None:
+        """Return the field with this data label, or None."""
+        return next((field for field in self.fields if field.data_label == data_label), None)
+
+
+class _NewField(NamedTuple):
+    type: str
+    data_label: str
+    default: str
+    tooltip: str
+
+
+STANDARD_FIELDS = (
+    _NewField("File", "File", "", "The file name"),
+    _NewField("RelativePath", "RelativePath", "", "The folder of the file, below the folder of this template"),
+    _NewField("DateTime", "DateTime", "2026-01-01 12:00:00", "When the image was taken"),
+    _NewField("DeleteFlag", "DeleteFlag", "false", "Mark a file to be deleted, when you confirm it in the Edit menu"),
+)
+PROJECT_FIELDS = (
+    _NewField("FixedChoice", "Species", "", "What the image shows; choose it for the images whose Selected is on"),
+    _NewField("Flag", "Selected", "false", "On for images to label; set by importing timelapse_selector.csv"),
+    _NewField("Note", "Prediction", "", "The species that the classifier sees; filled by an import"),
+    _NewField("Note", "Confidence", "", "How sure the classifier is, from 0 to 1; filled by an import"),
+    _NewField("Flag", "Confirmed", "false", "Tick it if Prediction is right; Species can then stay empty"),
+    _NewField("Counter", "Count", "0", "How many animals you count; for your own use"),
+)
+WIDTHS_PX = {"DateTime": 160, "DeleteFlag": 20, "Flag": 20, "Counter": 30}
+USUAL_WIDTH_PX = 100
+# What is copyable goes from image to image with one key: only a species may, never a flag or a prediction.
+COPYABLE = ("Species",)
+NOT_EXPORTED = ("DeleteFlag",)
+SHOWN_AS = {"DeleteFlag": "Delete?"}
+
+
+def make_template(path: Path, classes: Sequence[str]) -> None:
+    """Make a template that Timelapse 2.3 and later opens; durable on return. Nothing is ever overwritten.
+
+    Parameters
+    ----------
+    path : where to put it; the folder is the root of the images and must exist
+    classes : the items of the Species menu in this order; there may be none
+
+    Raises
+    ------
+    TemplateError : the folder holds a `.tdb` already or cannot be written, or a class cannot be an item of a menu
+    """
+    _check_classes(classes)
+    existing = find_templates(path.parent)
+    if existing:
+        raise TemplateError(
+            f"{path.parent} holds a Timelapse template already: {existing[0].name}.",
+            hint="It was left as it is. Add the fields Species and Selected to it in Timelapse's Template Editor if it"
+            " has none, or move it elsewhere to have a new one made.",
+        )
+    try:
+        atomic.replace_bytes(path, _new_database(classes))
+    except (OSError, sqlite3.Error) as error:
+        raise TemplateError(
+            f"The template {path} could not be written: {error}.",
+            hint="Make room on the disk or see that you may write into this folder. Or make a template in Timelapse's"
+            " Template Editor, with Species (FixedChoice) and Selected (Flag).",
+        ) from error
+
+
+def find_templates(folder: Path) -> list[Path]:
+    """Return the `.tdb` files (in any letter case) of a folder, sorted.
+
+    Raises
+    ------
+    TemplateError : the folder cannot be listed
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".tdb" and path.is_file())
+    except OSError as error:
+        raise TemplateError(
+            f"The folder {folder} cannot be read: {error}.",
+            hint="Check its name, that its disk or share is connected, and that you may read it.",
+        ) from error
+
+
+def read_template(path: Path) -> Template:
+    """Read a template without changing it; Timelapse may have it open.
+
+    Raises
+    ------
+    TemplateError : there is none, it is damaged, something else, from before Timelapse 2.3, or locked
+    """
+    with _explained(path), closing(_open_to_read(path)) as database:
+        _check_kind(database, path)
+        rows = database.execute(
+            "SELECT DataLabel, Type, DefaultValue, List, Label FROM TemplateTable ORDER BY ControlOrder, Id"
+        ).fetchall()
+    fields = []
+    for data_label, type_, default, items, label in rows:
+        fields.append(Field(_text(data_label), _text(type_), _text(default), _choices(_text(items)), _text(label)))
+    return Template(tuple(fields))
+
+
+def missing_fields(template: Template) -> list[str]:
+    """Return the data labels of `NEEDED_FIELDS` that the template lacks or has with another type."""
+    found = {field.data_label: field.type for field in template.fields}
+    return [data_label for data_label, type_ in NEEDED_FIELDS.items() if found.get(data_label) != type_]
+
+
+def _check_classes(classes: Sequence[str]) -> None:
+    problems = [f"'{name}' is listed {n} times" for name, n in Counter(classes).items() if n > 1]
+    for name in dict.fromkeys(classes):
+        if not name.strip():
+            problems.append(f"{name!r} is blank")
+        elif name != name.strip():
+            problems.append(f"{name!r} has spaces around it")
+        elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+            problems.append(f"{ascii(name)} holds a line break or another unreadable character")
+    if problems:
+        raise TemplateError(
+            f"Timelapse cannot show all classes in a menu: {'; '.join(problems)}.",
+            hint="Rename these classes or their folders. No template was written.",
+        )
+
+
+def _new_database(classes: Sequence[str]) -> bytes:
+    """Return the bytes of a new template; a temporary folder serves, since SQLite gives them from memory only later."""
+    with tempfile.TemporaryDirectory(prefix="camera-trap-al-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "new.tdb"
+        with closing(sqlite3.connect(path)) as database, database:
+            database.executescript(SCHEMA)
+            database.execute("INSERT INTO TemplateInfo VALUES (?, ?, '')", (VERSION, VERSION))
+            for order, field in enumerate(STANDARD_FIELDS + PROJECT_FIELDS, start=1):
+                items = _choice_list(classes) if field.type == "FixedChoice" else ""
+                database.execute(INSERT_FIELD, _columns(field, order, items))
+        return path.read_bytes()
+
+
+def _columns(field: _NewField, order: int, items: str) -> dict[str, str | int]:
+    return {
+        "order": order,
+        "type": field.type,
+        "default": field.default,
+        "label": SHOWN_AS.get(field.data_label, field.data_label),
+        "data_label": field.data_label,
+        "tooltip": field.tooltip,
+        "list": items,
+        "exported": _flag(field.data_label not in NOT_EXPORTED),
+        "width": str(WIDTHS_PX.get(field.type, USUAL_WIDTH_PX)),
+        "copyable": _flag(field.data_label in COPYABLE),
+    }
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _choice_list(items: Sequence[str]) -> str:
+    if not items:
+        return ""
+    menu = {"IncludeEmptyChoice": True, "ChoiceListNonEmpty": list(items)}
+    return json.dumps(menu, ensure_ascii=False, separators=(",", ":"))
+
+
+def _choices(text: str) -> tuple[str, ...]:
+    """Return the items of a List column; what Timelapse cannot read is an empty menu, as it is there."""
+    # Timelapse writes a comma after the last item; a comma inside a text (the first alternative) must stay.
+    strict = re.sub(r'("(?:\\.|[^"\\])*")|,(?=\s*[\]}])', r"\1", text)
+    try:
+        menu = json.loads(strict)
+    except (ValueError, RecursionError):
+        return ()
+    items = menu.get("ChoiceListNonEmpty") if isinstance(menu, dict) else None
+    return tuple(str(item) for item in items) if isinstance(items, list) else ()
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    if not path.is_file():
+        raise TemplateError(f"There is no template {path}.", hint="Check the name, or have one made with `init`.")
+    # A path on a Windows share starts with `//`, which must stand behind an empty host.
+    escaped = quote(os.fsencode(path.absolute().as_posix()), safe="/:")
+    host = "file://" if escaped.startswith("/") else "file:///"
+    return sqlite3.connect(f"{host}{escaped}?mode=ro", timeout=BUSY_TIMEOUT_S, uri=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the disk raise into words for a person."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        if "locked" in str(error) or "busy" in str(error):
+            raise TemplateError(
+                f"The template {path} is in use by another program.",
+                hint="Close it in Timelapse and in the Template Editor, then try again.",
+            ) from error
+        raise _unusable(path, str(error)) from error
+
+
+def _unusable(path: Path, reason: str) -> TemplateError:
+    return TemplateError(
+        f"{path} cannot be read as a Timelapse template: {reason}.",
+        hint="Restore it (Timelapse keeps copies in the folder Backups beside it), or move it elsewhere and have a new"
+        " one made with `init`.",
+    )
+
+
+def _check_kind(database: sqlite3.Connection, path: Path) -> None:
+    """Refuse what Timelapse would refuse, by its own tests."""
+    faults = database.execute("PRAGMA quick_check").fetchall()
+    if faults != [("ok",)]:
+        raise _unusable(path, str(faults[0][0]))
+    tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "TemplateTable" not in tables or "DataTable" in tables:
+        raise _unusable(path, "its tables are not those of a template")
+    types = {row[0] for row in database.execute("SELECT Type FROM TemplateTable")}
+    if "File" not in types:
+        raise _unusable(path, "it has no field for the file name")
+    if "TemplateInfo" not in tables or "UtcOffset" in types:
+        raise TemplateError(
+            f"The template {path} is from a Timelapse before 2.3.",
+            hint="Open it once in Timelapse 2.3 or later, which offers to upgrade it, then try again.",
+        )

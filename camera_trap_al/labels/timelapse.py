@@ -1,0 +1,98 @@
+"""What Timelapse and other programs read of us: the selector CSV, the request, labels.csv and the predictions CSV."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from camera_trap_al.core.records import UNLABELLED, ImageKey, Prediction
+from camera_trap_al.store import atomic
+
+FINISHED = "finished"
+_digests: dict[Path, tuple[tuple[int, int], str]] = {}
+
+
+def write_selector(path: Path, keys: Iterable[ImageKey], selected: Collection[ImageKey]) -> None:
+    """Write `File,RelativePath,Selected` for all images the tool can load; durable on return.
+
+    Every image has a row, since Timelapse keeps the old flag of one that is left out, and a row with an empty
+    RelativePath also sets each image of that name in sub-folders unless their own rows follow.
+    """
+    chosen = frozenset(selected)
+    rows = ([key.file, key.relative_path, "true" if key in chosen else "false"] for key in keys)
+    _write_csv(path, ["File", "RelativePath", "Selected"], rows)
+
+
+def write_request(path: Path, selector: Path, *, round_: int | str, keys: Iterable[ImageKey], why: str = "") -> None:
+    """Write `label_request.json`, which names the round that the selector shows; durable on return."""
+    stat = selector.stat()
+    request = {
+        "format": 1,
+        "round": round_,
+        "selector": {"file": selector.name, "bytes": stat.st_size, "sha256": _sha256(selector)},
+        "images": [key.path for key in keys],
+    }
+    atomic.replace_json(path, request | ({"why": why} if why else {}))
+
+
+def read_placed(path: Path, selector: Path) -> int | str:
+    """Return the round that `label_request.json` names if the selector is the one noted there, else 0."""
+    try:
+        request = json.loads(path.read_text(encoding="utf-8"))
+        noted, placed = request["selector"], request["round"]
+        if selector.stat().st_size == noted["bytes"] and _sha256(selector) == noted["sha256"]:
+            return placed if isinstance(placed, int) or placed == FINISHED else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return 0
+
+
+def write_labels(path: Path, keys: Iterable[ImageKey], label_of: Callable[[ImageKey], str | None]) -> None:
+    """Write `path,label` for the whole pool, `unlabelled` where there is none; durable on return."""
+    _write_csv(path, ["path", "label"], ([key.path, label_of(key) or UNLABELLED] for key in keys))
+
+
+def write_predictions(path: Path, predictions: Mapping[ImageKey, Prediction]) -> None:
+    """Write `File,RelativePath,Prediction,Confidence`, for fields of those names in the template; durable on return."""
+    rows = ([k.file, k.relative_path, p.species, f"{p.confidence:.3f}"] for k, p in sorted(predictions.items()))
+    _write_csv(path, ["File", "RelativePath", "Prediction", "Confidence"], rows)
+
+
+def write_problems(path: Path, header: list[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a list for people as CSV, with free text made safe for spreadsheets; durable on return."""
+    _write_csv(path, header, ([safe_cell(str(cell)) for cell in row] for row in rows))
+
+
+def safe_cell(text: str) -> str:
+    """Return free text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\0") and text else text
+
+
+def _write_csv(path: Path, header: list[str], rows: Iterable[Iterable[str]]) -> None:
+    def write(file: Any) -> None:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=False)
+        writer = csv.writer(text, lineterminator="\r\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        text.flush()
+        text.detach()
+
+    atomic.replace_file(path, write)
+
+
+def _sha256(path: Path) -> str:
+    stat = path.stat()
+    stamp = (stat.st_mtime_ns, stat.st_size)
+    known = _digests.get(path)
+    if known is None or known[0] != stamp:
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+        known = _digests[path] = (stamp, digest.hexdigest())
+    return known[1]

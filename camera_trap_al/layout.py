@@ -1,0 +1,138 @@
+"""Every path of a work folder, public or private, spelled only here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SELECTOR = "timelapse_selector.csv"
+TEMPLATE = "TimelapseTemplate.tdb"
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """The paths below a work folder.
+
+    Parameters
+    ----------
+    root : the work folder itself, absolute
+    state : where private files live; the work folder unless `state_dir` names a local disk
+    """
+
+    root: Path
+    state: Path
+
+    @classmethod
+    def at(cls, root: Path, state_dir: str = "") -> WorkFolder:
+        """Return the paths for a work folder; a relative `state_dir` is below it. Makes nothing."""
+        root = root.absolute()
+        return cls(root, root / state_dir if state_dir else root)
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.toml"
+
+    @property
+    def selector(self) -> Path:
+        return self.root / SELECTOR
+
+    @property
+    def predictions(self) -> Path:
+        return self.root / "timelapse_predictions.csv"
+
+    @property
+    def bin(self) -> Path:
+        return self.root / "new_labels_bin"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def request(self) -> Path:
+        return self.data / "label_request.json"
+
+    @property
+    def labels(self) -> Path:
+        return self.data / "labels.csv"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.data / "quarantine.csv"
+
+    @property
+    def conflicts(self) -> Path:
+        return self.data / "conflicts.csv"
+
+    @property
+    def listed(self) -> Path:
+        return self.data / "listed.json"
+
+    @property
+    def reported(self) -> Path:
+        return self.data / "reported.json"
+
+    @property
+    def test_results(self) -> Path:
+        return self.root / "test_results"
+
+    @property
+    def export(self) -> Path:
+        return self.root / "export"
+
+    @property
+    def status(self) -> Path:
+        return self.root / "status.json"
+
+    @property
+    def wishes(self) -> Path:
+        return self.root / "wishes"
+
+    @property
+    def lease(self) -> Path:
+        return self.root / "lease.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.state / "data" / "journal.jsonl"
+
+    @property
+    def catalog(self) -> Path:
+        return self.state / "data" / "catalog.sqlite"
+
+    @property
+    def intake(self) -> Path:
+        return self.state / "intake"
+
+    @property
+    def models(self) -> Path:
+        return self.state / "models"
+
+    @property
+    def embedding(self) -> Path:
+        return self.state / "embedding"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.state / "checkpoints"
+
+    @property
+    def daemon_lock(self) -> Path:
+        return self.state / "daemon.lock"
+
+    @property
+    def worker_lock(self) -> Path:
+        return self.state / "worker.lock"
+
+    @property
+    def worker(self) -> Path:
+        return self.state / "worker.json"
+
+    def folders(self) -> list[Path]:
+        """Return the folders that a work folder is made with."""
+        private = [self.journal.parent, self.intake, self.models, self.embedding, self.checkpoints]
+        return [self.root, self.data, self.bin, self.test_results, self.wishes, *private]

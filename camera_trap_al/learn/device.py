@@ -1,0 +1,106 @@
+"""Where torch computes and with how much: device, threads, memory layout, batch size that backs off."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def pick_device() -> torch.device:
+    """Return the GPU, if torch can use one, else the CPU (with a warning, since training then takes hours)."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    log.warning("No GPU was detected; using CPU instead")
+    return torch.device("cpu")
+
+
+def derived_seed(*numbers: int) -> int:
+    """Mix non-negative numbers into one seed in [0, 2⁶³)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global random numbers of the CPU for a while, and put them back as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def use_threads(n: int | None = None) -> int:
+    """Set how many threads torch computes with on the CPU, and return that number.
+
+    Parameters
+    ----------
+    n : or None for one a core; `OMP_NUM_THREADS` in the environment wins over None
+    """
+    if n is None:
+        n = int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count() or 1
+    torch.set_num_threads(n)
+    return n
+
+
+def as_channels_last(network: nn.Module) -> nn.Module:
+    """Lay the weights out with channels last: the same numbers, 1.1 to 2 times as many images a second."""
+    return network.to(memory_format=torch.channels_last)
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Compute convolutions on a GPU in whole float32, not in TF32, so that results agree with the CPU's."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether torch ran out of memory, on a GPU or on the CPU."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+class BatchLimit:
+    """The largest batch that fits: starts at `size` and halves each time torch runs out of memory."""
+
+    def __init__(self, size: int) -> None:
+        self.size = max(1, size)
+
+    def run(self, compute: Callable[[int, int], T], n: int) -> list[T]:
+        """Call `compute(start, stop)` for consecutive parts of range(n), none larger than the limit.
+
+        A part that runs out of memory is computed again in halves; `compute` must leave nothing behind when it
+        fails. A single image that does not fit raises torch's error.
+        """
+        results: list[T] = []
+        start = 0
+        while start < n:
+            stop = min(n, start + self.size)
+            if (result := self._try(compute, start, stop)) is not None:
+                results.append(result[0])
+                start = stop
+        return results
+
+    def _try(self, compute: Callable[[int, int], T], start: int, stop: int) -> tuple[T] | None:
+        try:
+            return (compute(start, stop),)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or stop - start == 1:
+                raise
+        # Only here, after the error and the tensors that it holds are gone, can memory be given back.
+        self.size = (stop - start + 1) // 2
+        log.warning("Memory was short; going on with batches of %d images", self.size)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None

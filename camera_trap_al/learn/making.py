@@ -1,0 +1,173 @@
+"""Make a model ▲: start or continue one, and finish it; between the two, `training.py` may train it.
+
+The state between these calls, and between two lives of the worker, is the folder: after a kill call them again in the
+same order, and each does what is left of its work.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from camera_trap_al.core.records import Item
+from camera_trap_al.errors import ModelError
+from camera_trap_al.learn.backbones import build_network
+from camera_trap_al.learn.data import Reader, map_ahead, mean_std, read_item, read_or_say_why
+from camera_trap_al.learn.device import derived_seed, seeded
+from camera_trap_al.learn.losses import losses
+from camera_trap_al.learn.model_folder import (
+    DRAFT,
+    Draft,
+    ModelFacts,
+    has_draft,
+    is_finished,
+    load_head,
+    load_network,
+    read_draft,
+    read_facts,
+    with_classes,
+    write_draft,
+    write_model,
+)
+from camera_trap_al.learn.raw_onnx import ImagesToEmbedding, to_onnx
+from camera_trap_al.learn.settings import ModelSettings, Progress, Tick, no_tick
+from camera_trap_al.learn.weights import find_weights, load_start_weights
+from camera_trap_al.store.atomic import discard_file
+
+REFERENCES = 16
+CALIBRATION_IMAGES = 64
+CALIBRATION_BATCH = 32
+
+log = logging.getLogger(__name__)
+
+
+def start_model(
+    folder: Path,
+    settings: ModelSettings,
+    items: Sequence[Item],
+    *,
+    classes: Sequence[str],
+    pretrained: bool,
+    weights: Path | None,
+    seed: int,
+    read: Reader = read_item,
+    tick: Tick = no_tick,
+) -> None:
+    """Commit a model as it is before its first epoch; do nothing if the folder holds one.
+
+    Mean and standard deviation are measured here. A network that starts at random gets its batch-norm statistics
+    from a few images: with torch's own (mean 0, variance 1) a deep one gives almost the same numbers for every image.
+
+    Parameters
+    ----------
+    folder : exists
+    items : of all data sets
+    classes : names; training labels are positions in this list
+    pretrained, weights : as for `find_weights`
+    seed : >= 0
+    read : how items become pixels
+
+    Raises
+    ------
+    WeightsMissingError, ModelError, ImagesOfflineError
+    """
+    settings.check()
+    if is_finished(folder) or has_draft(folder):
+        return
+    plan = find_weights(settings.arch, pretrained=pretrained, weights=weights)
+    network = build_network(settings.arch, settings.feat_dim, seed=derived_seed(seed, 1))
+    text = load_start_weights(network, settings.arch, pretrained=pretrained, weights=weights, tick=tick)
+    log.info("The embedding model starts from %s", text)
+    mean, std = mean_std(items, seed=seed, read=read, tick=tick)
+    facts = ModelFacts(settings, tuple(classes), tuple(mean.tolist()), tuple(std.tolist()), text)
+    if plan.kind == "none":
+        chosen = np.random.default_rng([0xCA1B, seed]).permutation(len(items))
+        images = _read_first([items[i] for i in chosen], CALIBRATION_IMAGES, read)
+        _calibrate(ImagesToEmbedding(network, facts.mean, facts.std), images)
+    with seeded(derived_seed(seed, 2)):
+        head = losses[settings.loss].head(settings.feat_dim, len(classes))
+    write_draft(folder, Draft(facts, network, head, seed))
+
+
+def continue_model(folder: Path, parent: Path, *, classes: Sequence[str], seed: int) -> None:
+    """Commit a copy of the finished model in `parent`, to be trained further; do nothing if the folder holds one.
+
+    Settings, mean and standard deviation are the parent's. Raises `ModelError`.
+    """
+    if is_finished(folder) or has_draft(folder):
+        return
+    facts = read_facts(parent)
+    network, head = load_network(parent, facts), load_head(parent, facts)
+    with seeded(derived_seed(seed, 2)):
+        facts, head = with_classes(facts, head, tuple(classes))
+    write_draft(folder, Draft(facts, network, head, seed))
+
+
+def finish_model(
+    folder: Path, reference_items: Sequence[Item], *, read: Reader = read_item, tick: Tick = no_tick
+) -> None:
+    """Write the finished model beside the draft, then remove the draft.
+
+    Parameters
+    ----------
+    reference_items : candidates for the 16 images that come with the model, so that an export of it can be checked
+        without torch; the first 16 that can be read are taken
+
+    Raises
+    ------
+    ModelError
+        The folder holds no model, none of the candidates can be read, or the network cannot be written as ONNX.
+    """
+    if not is_finished(folder):
+        draft = read_draft(folder)
+        tick(Progress("finishing", 0, 3))
+        images = _read_first(reference_items, REFERENCES, read)
+        whole = ImagesToEmbedding(draft.network, draft.facts.mean, draft.facts.std).eval()
+        with torch.inference_mode():
+            embeddings = whole(torch.from_numpy(images)).numpy()
+        tick(Progress("finishing", 1, 3))
+        onnx = to_onnx(whole)
+        tick(Progress("finishing", 2, 3))
+        write_model(folder, draft, onnx=onnx, reference_images=images, reference_embeddings=embeddings)
+        tick(Progress("finishing", 3, 3))
+    discard_file(folder / DRAFT)
+
+
+def _read_first(items: Sequence[Item], n: int, read: Reader) -> np.ndarray:
+    """Return the pixels of the first n items that can be read, (m, 256, 256, 3) with 1 <= m <= n."""
+    found: list[np.ndarray] = []
+    with closing(map_ahead(lambda item: read_or_say_why(item, read), items, ahead=n)) as results:
+        for pixels in results:
+            if not isinstance(pixels, tuple):
+                found.append(pixels)
+            if len(found) == n:
+                break
+    if not found:
+        raise ModelError(
+            f"Not one of {len(items)} images could be read.",
+            hint="Check that the folders of images hold photographs and may be read.",
+        )
+    return np.stack(found)
+
+
+def _calibrate(whole: ImagesToEmbedding, images: np.ndarray) -> None:
+    """Set the batch-norm statistics of a random network to those of some images; leave it in evaluation mode."""
+    whole.eval()
+    norms = [module for module in whole.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        for start in range(0, len(images), CALIBRATION_BATCH):
+            whole(torch.from_numpy(images[start : start + CALIBRATION_BATCH]))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()

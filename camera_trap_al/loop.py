@@ -1,0 +1,205 @@
+"""The loop: read the facts, let `core.steps` name the next step, run it; a step that fails rests.
+
+There is no other state, so a restart is the same loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from camera_trap_al import results, rounds, taking, upkeep
+from camera_trap_al.core.steps import TRUTH_STEPS, Facts, Step, next_step
+from camera_trap_al.errors import DurableWriteError, JournalDamagedError, StopRequested
+from camera_trap_al.facts import read_facts
+from camera_trap_al.work import Work
+from camera_trap_al.worker import Worker
+
+FIRST_REST_S = 1.0
+LONGEST_REST_S = 60.0
+REST_PER_FILE_S = 10.0
+LONGEST_WAIT_S = 30.0
+PER_FILE = frozenset({"ANSWERING", "TAKING_LABELS", "GRANTING"})
+log = logging.getLogger(__name__)
+
+STEPS: Mapping[str, Callable[[Work, Facts, str], None]] = {
+    "CATALOGUING": lambda work, facts, subject: upkeep.catalogue(work),
+    "REGISTERING": lambda work, facts, subject: upkeep.register(work),
+    "PROJECTING": lambda work, facts, subject: upkeep.project(work),
+    "ABSORBING": lambda work, facts, subject: upkeep.absorb(work),
+    "ANSWERING": lambda work, facts, subject: taking.answer(work, subject),
+    "TAKING_LABELS": lambda work, facts, subject: taking.take_labels(work, subject),
+    "SKIPPING": lambda work, facts, subject: rounds.skip_unusable(work),
+    "PUBLISHING": lambda work, facts, subject: rounds.publish(work),
+    "FITTING": lambda work, facts, subject: results.fit(work, facts),
+    "QUERYING": lambda work, facts, subject: rounds.query(work, facts),
+    "LISTING": lambda work, facts, subject: results.list_all(work, facts),
+    "EVALUATING": lambda work, facts, subject: results.evaluate(work),
+    "EXPORTING": lambda work, facts, subject: results.export(work),
+    "REPORTING": lambda work, facts, subject: results.report(work),
+    "FINISHED": lambda work, facts, subject: rounds.finish(work, facts),
+}
+
+
+@dataclass
+class Rests:
+    """Which steps, jobs and files rest, and until when (monotonic seconds). In memory only."""
+
+    until: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+
+    def now(self) -> frozenset[str]:
+        """Return the names at rest."""
+        now = time.monotonic()
+        return frozenset(name for name, until in self.until.items() if until > now)
+
+    def start(self, name: str, *, per_file: bool) -> None:
+        """Let `name` rest: one second, doubling at each failure."""
+        self.failures[name] = self.failures.get(name, 0) + 1
+        longest = max(LONGEST_REST_S, REST_PER_FILE_S * len(self.failures)) if per_file else LONGEST_REST_S
+        self.until[name] = time.monotonic() + min(FIRST_REST_S * 2 ** (self.failures[name] - 1), longest)
+
+    def end(self, name: str) -> None:
+        """Forget the failures of `name`."""
+        self.until.pop(name, None)
+        self.failures.pop(name, None)
+
+    def first_end_s(self) -> float:
+        """Return the seconds until the first rest ends, infinity if nothing rests."""
+        now = time.monotonic()
+        return min((until - now for until in self.until.values() if until > now), default=float("inf"))
+
+
+class Loop:
+    """The daemon's loop over one open work folder.
+
+    Parameters
+    ----------
+    work : open, its lock held by the caller
+    on_turn : called before each step with the facts and the step, for status and progress
+    max_rounds : requests that may be closed before nothing more is asked; infinity for no end
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        on_turn: Callable[[Loop, Facts, Step], None] | None = None,
+        max_rounds: float = float("inf"),
+    ) -> None:
+        self.work = work
+        self.worker = Worker(work)
+        self.rests = Rests()
+        self.last_problem: dict[str, str] = {}
+        self.stop = threading.Event()
+        self.wake = threading.Event()
+        self._on_turn = on_turn
+        self._max_rounds = max_rounds
+        self._rounds_closed_before = self._rounds_closed()
+
+    def request_stop(self) -> None:
+        """Ask the loop to end at the next opportunity."""
+        self.stop.set()
+        self.wake.set()
+
+    def rounds_left(self) -> float:
+        """Return how many more requests may be made."""
+        return self._max_rounds - (self._rounds_closed() - self._rounds_closed_before)
+
+    def _rounds_closed(self) -> int:
+        requests = self.work.history.requests
+        return len(requests) - bool(self.work.history.open_round(self.work.config.query.min_answered))
+
+    def run(self, until: Callable[[Facts, Step], bool] = lambda facts, step: False) -> None:
+        """Take turns until told to stop or until `until` says so of a turn's facts and step.
+
+        Raises `DurableWriteError` or `JournalDamagedError` where the truth cannot be written.
+        """
+        try:
+            while not self.stop.is_set():
+                facts, step = self.look()
+                if self._on_turn is not None:
+                    self._on_turn(self, facts, step)
+                if until(facts, step):
+                    return
+                self.take(facts, step)
+        except StopRequested:
+            pass
+        finally:
+            self.worker.end()
+
+    def look(self) -> tuple[Facts, Step]:
+        """Return the facts as of now and the step that is next."""
+        resting = self.rests.now()
+        for job, text in self.worker.ended():
+            self._note_job_end(job, text)
+            resting = self.rests.now()
+        facts = read_facts(
+            self.work, worker_runs=self.worker.is_running(), rounds_left=self.rounds_left(), resting=resting
+        )
+        return facts, next_step(facts, resting)
+
+    def take(self, facts: Facts, step: Step) -> None:
+        """Run one step, once; put it to rest if it fails."""
+        if step.name == "WAITING":
+            self._wait(facts)
+            return
+        name = f"{step.name}:{step.subject}" if step.name in PER_FILE else step.name
+        try:
+            if step.name == "PREPARING":
+                self.worker.start(step.subject, self.stop)
+            else:
+                STEPS[step.name](self.work, facts, step.subject)
+        except (DurableWriteError, JournalDamagedError):
+            raise
+        except SQLAlchemyError as error:
+            if step.name in TRUTH_STEPS:
+                text = f"The catalogue {self.work.folder.catalog} cannot be written: {error.__cause__ or error}."
+                raise DurableWriteError(text, hint="Is the disk full? Labels already acknowledged are safe.") from error
+            self._rest(step.subject if step.name == "PREPARING" else name, error)
+        except Exception as error:
+            self._rest(step.subject if step.name == "PREPARING" else name, error)
+        else:
+            self.rests.end(name)
+            self.last_problem.pop(name, None)
+
+    def _rest(self, name: str, error: Exception) -> None:
+        self.rests.start(name, per_file=name.partition(":")[0] in PER_FILE)
+        text = str(error) or type(error).__name__
+        if self.last_problem.get(name) != text:
+            log.warning("%s: %s (tried again later)", name.lower(), text)
+            log.debug("%s failed", name, exc_info=error)
+        self.last_problem[name] = text
+
+    def _note_job_end(self, job: str, text: str) -> None:
+        if text:
+            self.rests.start(job, per_file=False)
+            if self.last_problem.get(job) != text:
+                log.warning("%s: %s (tried again later)", job.lower(), text)
+            self.last_problem[job] = text
+        else:
+            self.rests.end(job)
+            self.last_problem.pop(job, None)
+
+    def _wait(self, facts: Facts) -> None:
+        for_files = self.work.inbox.settle_s if taking.has_unsettled(self.work) else self.work.config.daemon.poll_s
+        for_worker = 0.5 if facts.worker else LONGEST_WAIT_S
+        self.wake.wait(max(0.02, min(for_files, for_worker, self.rests.first_end_s(), LONGEST_WAIT_S)))
+        self.wake.clear()
+
+
+def is_waiting(facts: Facts, step: Step) -> bool:
+    """Return whether a request is published, or all is finished, and nothing that bears on it is due."""
+    shown = facts.placed == facts.open if facts.open else facts.placed == "finished"
+    later = ("PREPARING", "LISTING", "EVALUATING", "EXPORTING", "REPORTING", "WAITING")
+    return shown and (step.name in later or step.name == "CATALOGUING" and facts.scanned)
+
+
+def is_idle(facts: Facts, step: Step) -> bool:
+    """Return whether nothing is due and nothing is being prepared."""
+    return step.name == "WAITING" and not facts.worker and not facts.job

@@ -1,0 +1,170 @@
+"""Steps that make what others read: the classifier, the lists, the metrics, the export and the predictions."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+
+import numpy as np
+
+from camera_trap_al.core.records import ImageKey, Prediction
+from camera_trap_al.core.steps import Facts
+from camera_trap_al.errors import ModelError
+from camera_trap_al.exporters import ExportSource, exporters
+from camera_trap_al.facts import fit_digest, fit_rows
+from camera_trap_al.labels.timelapse import write_labels, write_predictions, write_problems
+from camera_trap_al.learn.classifier import fit_classifier, load_classifier, save_classifier
+from camera_trap_al.learn.evaluate import evaluate as measure
+from camera_trap_al.learn.evaluate import write_learning_curve, write_results
+from camera_trap_al.store import atomic, embeddings, generations
+from camera_trap_al.work import Work
+
+KEPT_CHECKPOINTS = 2
+log = logging.getLogger(__name__)
+
+
+def fit(work: Work, facts: Facts) -> None:
+    """Fit a classifier on all labels the current learner has embedded. Commits: a checkpoint folder."""
+    learner = work.learner()
+    assert learner is not None
+    rows, species = fit_rows(work, learner.number)
+    started = time.monotonic()
+    vectors = work.vectors(learner.number)
+    classifier = fit_classifier(vectors.read(rows), species, work.seed("fit", work.journal.end, learner.number))
+    number = generations.next_number(work.folder.checkpoints)
+    hidden = generations.hidden_folder_of(work.folder.checkpoints, number)
+    atomic.discard_folder(hidden)
+    atomic.make_folder(hidden)
+    model = generations.folder_of(work.folder.models, learner.number)
+    reference = np.load(model / "reference_embeddings.npy", allow_pickle=False)
+    assert vectors.scaler is not None
+    save_classifier(classifier, hidden, reference=embeddings.scale(reference, vectors.scaler))
+    generations.commit(
+        work.folder.checkpoints,
+        number,
+        {
+            "kind": "checkpoint",
+            "learner": learner.number,
+            "fit": fit_digest(learner.number, work.history.classes, rows, species),
+            "n_labels": len(rows),
+            "journal": work.journal.end,
+            "classes": list(classifier.classes),
+        },
+    )
+    log.info(
+        "classifier: fitted on %d labels of %d classes in %.1f s",
+        len(rows),
+        len(set(species)),
+        time.monotonic() - started,
+    )
+    _collect_garbage(work)
+
+
+def _collect_garbage(work: Work) -> None:
+    kept = generations.numbers(work.folder.checkpoints)[:KEPT_CHECKPOINTS]
+    generations.prune(work.folder.checkpoints, set(kept))
+    learners = set()
+    for number in kept:
+        manifest = generations.read_manifest(generations.folder_of(work.folder.checkpoints, number)) or {}
+        learners.add(manifest.get("learner", 0))
+    learner, newest = work.learner(), work.newest_model()
+    current = learner.number if learner else 0
+    keep = learners | {current, newest.number if newest else 0}
+    keep |= {n for n in generations.numbers(work.folder.models) if n > current}
+    generations.prune(work.folder.models, keep)
+    generations.prune(work.folder.embedding, keep)
+
+
+def list_all(work: Work, facts: Facts) -> None:
+    """Write labels.csv, quarantine.csv and conflicts.csv. Each is replaced whole."""
+    folder = work.folder
+    write_labels(folder.labels, work.catalog.pool_keys(), work.history.label_of)
+    write_problems(folder.quarantine, ["folder", "path", "code", "text", "since"], work.catalog.problems())
+    several = [
+        (key.path, seq) for key, (reason, seq) in sorted(work.history.skips.items()) if reason == "several_species"
+    ]
+    write_problems(folder.conflicts, ["path", "receipt"], several)
+    work.listed = (facts.mark, facts.pool_version)
+
+
+def evaluate(work: Work) -> None:
+    """Measure the newest checkpoint on the validation images. Commits: `metrics.json`, last."""
+    checkpoint = work.checkpoint()
+    assert checkpoint is not None
+    rows, truth = work.catalog.validation()
+    classifier = load_classifier(checkpoint.folder)
+    proba = classifier.predict_proba(work.vectors(checkpoint.manifest["learner"]).read(rows))
+    predicted = [classifier.classes[i] for i in proba.argmax(axis=1)]
+    metrics = measure(truth, predicted, sorted({*work.history.classes, *truth}))
+    n_labels = checkpoint.manifest["n_labels"]
+    results = work.folder.test_results / f"train_set_size_{n_labels}"
+    facts = {"checkpoint": checkpoint.number, "learner": checkpoint.manifest["learner"], "train_set_size": n_labels}
+    write_results(results, metrics, **facts)
+    write_learning_curve(work.folder.test_results)
+    log.info("accuracy: %.3f on %d validation images, with %d labels", metrics["accuracy"], len(rows), n_labels)
+
+
+def export_source(work: Work, checkpoint: generations.Generation) -> ExportSource:
+    """Return what an export of a checkpoint is made from."""
+    learner = checkpoint.manifest["learner"]
+    return ExportSource(
+        model_folder=generations.folder_of(work.folder.models, learner),
+        checkpoint_folder=checkpoint.folder,
+        scaler=embeddings.read_scaler(generations.folder_of(work.folder.embedding, learner)),
+        checkpoint=checkpoint.number,
+        learner=learner,
+    )
+
+
+def export(work: Work) -> None:
+    """Write and check `export/`. Commits: its manifest, or `check.json` if the check failed."""
+    checkpoint = work.checkpoint()
+    assert checkpoint is not None
+    atomic.make_folder(work.folder.export)
+    try:
+        exporters["onnx"].write(export_source(work, checkpoint), work.folder.export)
+        log.info("export: %s is of checkpoint %d", work.folder.export, checkpoint.number)
+    except ModelError as error:
+        atomic.replace_json(
+            work.folder.export / "check.json",
+            {"format": 1, "checkpoint": checkpoint.number, "ok": False, "text": str(error)},
+        )
+        log.warning("export: nothing was published: %s", error)
+
+
+def report(work: Work) -> None:
+    """Write what the newest checkpoint predicts of the images that have no label. Commits: `reported.json`, last."""
+    checkpoint = work.checkpoint()
+    assert checkpoint is not None
+    write_predictions(work.folder.predictions, predict_pool(work, checkpoint))
+    facts = {"format": 1, "checkpoint": checkpoint.number, "learner": checkpoint.manifest["learner"]}
+    atomic.replace_json(work.folder.reported, facts)
+    work.reported_s = time.monotonic()
+
+
+def predict_pool(work: Work, checkpoint: generations.Generation) -> dict[ImageKey, Prediction]:
+    """Return the species and confidence of every embedded image that has no label and can be shown."""
+    classifier = load_classifier(checkpoint.folder)
+    vectors = work.vectors(checkpoint.manifest["learner"])
+    rows, _ = work.catalog.askable()
+    out: dict[ImageKey, Prediction] = {}
+    for block, embedded in vectors.blocks(rows[vectors.covers(rows)]):
+        proba = classifier.predict_proba(embedded)
+        for key, best, row in zip(work.catalog.keys_of(block), proba.argmax(axis=1), proba, strict=True):
+            out[key] = Prediction(classifier.classes[best], float(row[best]))
+    return out
+
+
+def read_metrics(work: Work) -> dict[str, Any]:
+    """Return the metrics of the newest checkpoint, or {} if there are none."""
+    checkpoint = work.checkpoint()
+    if checkpoint is None:
+        return {}
+    path = work.folder.test_results / f"train_set_size_{checkpoint.manifest['n_labels']}" / "metrics.json"
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return metrics if metrics.get("checkpoint") == checkpoint.number else {}

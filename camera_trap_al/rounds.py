@@ -1,0 +1,152 @@
+"""Steps that make a round: what is asked and what is shown."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from camera_trap_al.catalog.catalog import POOL
+from camera_trap_al.core.records import Prediction
+from camera_trap_al.core.steps import Facts
+from camera_trap_al.errors import ImagesOfflineError, ImageUnreadableError
+from camera_trap_al.images import read_image
+from camera_trap_al.labels.inbox import take_private_copy
+from camera_trap_al.labels.timelapse import FINISHED, write_request, write_selector
+from camera_trap_al.learn.classifier import Classifier, load_classifier
+from camera_trap_al.store import generations
+from camera_trap_al.store.embeddings import Vectors
+from camera_trap_al.strategies import PoolBlock, strategies
+from camera_trap_al.work import Work, image_folders
+
+log = logging.getLogger(__name__)
+
+
+def skip_unusable(work: Work) -> None:
+    """Skip the images of the open request that cannot be used. Commits: a journal line."""
+    unusable = work.catalog.unusable(work.history.awaited())
+    work.append("skip", {"skips": [[*key, reason] for key, reason in unusable.items()]})
+    log.warning("request: %d images cannot be used and are no longer asked for", len(unusable))
+
+
+def publish(work: Work) -> None:
+    """Show the open request: the selector, then `label_request.json`, which is the commit."""
+    request = work.history.requests[-1]
+    folder = work.folder
+    write_selector(folder.selector, work.catalog.pool_keys(listed_only=True), request.keys)
+    write_request(folder.request, folder.selector, round_=request.round, keys=request.keys)
+    log.info("request: round %d asks for %d images; import %s", request.round, len(request.keys), folder.selector)
+
+
+def finish(work: Work, facts: Facts) -> None:
+    """Show that nothing is asked for, and why. Commits: `label_request.json`."""
+    budget_spent = facts.budget <= 0
+    why = f"The budget of {work.config.query.budget} images is spent." if budget_spent else "No image is left to label."
+    write_selector(work.folder.selector, work.catalog.pool_keys(listed_only=True), ())
+    write_request(work.folder.request, work.folder.selector, round_=FINISHED, keys=(), why=why)
+    log.info("finished: %s New images and labels are still taken in.", why)
+
+
+@dataclass(frozen=True)
+class WorkPool:
+    """The askable rows as a query strategy sees them."""
+
+    rows: npt.NDArray[np.int64]
+    key_hashes: npt.NDArray[np.uint64]
+    vectors: Vectors | None
+    classifier: Classifier | None
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The classes, in the order of the columns of `proba`."""
+        return self.classifier.classes if self.classifier else ()
+
+    def unlabelled_blocks(self) -> Iterator[PoolBlock]:
+        """Yield the askable rows, a block at a time."""
+        if self.vectors is None or self.classifier is None:
+            nothing = np.zeros((len(self.rows), 0), dtype=np.float32)
+            yield PoolBlock(self.rows, self.key_hashes, nothing, nothing)
+            return
+        start = 0
+        for rows, embeddings in self.vectors.blocks(self.rows):
+            hashes = self.key_hashes[start : start + len(rows)]
+            start += len(rows)
+            yield PoolBlock(rows, hashes, self.classifier.predict_proba(embeddings), embeddings)
+
+
+def query(work: Work, facts: Facts) -> None:
+    """Pick the next request. Commits: a journal line.
+
+    Picked uniformly before the first checkpoint; before the first learner each pick is decoded, so that a round never
+    asks for a broken file.
+    """
+    seed = work.seed("request", work.journal.end)
+    n = int(min(work.config.query.batch, facts.budget))
+    checkpoint = work.checkpoint()
+    pool = _pool(work, checkpoint)
+    name = work.config.query.strategy if checkpoint else "uniform"
+    rows = strategies[name].query(pool, n, seed) if facts.learner else _readable(work, pool, n, seed)
+    if len(rows) == 0:
+        return
+    keys = work.catalog.keys_of(rows)
+    predictions = _predict(pool, rows)
+    number = work.history.newest_round() + 1
+    work.append(
+        "request",
+        {
+            "round": number,
+            "strategy": name,
+            "seed": seed,
+            "learner": checkpoint.manifest["learner"] if checkpoint else facts.learner,
+            "checkpoint": checkpoint.number if checkpoint else 0,
+            "keys": [[*key] for key in keys],
+            "predictions": [[p.species, round(p.confidence, 4)] for p in predictions],
+        },
+    )
+    log.info("request: round %d, %d images chosen by %s", number, len(keys), name)
+
+
+def _pool(work: Work, checkpoint: generations.Generation | None) -> WorkPool:
+    rows, hashes = work.catalog.askable()
+    learner = work.learner()
+    number = checkpoint.manifest["learner"] if checkpoint else learner.number if learner else 0
+    if not number:
+        return WorkPool(rows, hashes, None, None)
+    vectors = work.vectors(number)
+    covered = vectors.covers(rows)
+    classifier = load_classifier(checkpoint.folder) if checkpoint else None
+    return WorkPool(rows[covered], hashes[covered], vectors, classifier)
+
+
+def _predict(pool: WorkPool, rows: npt.NDArray[np.int64]) -> list[Prediction]:
+    if pool.vectors is None or pool.classifier is None:
+        return []
+    proba = pool.classifier.predict_proba(pool.vectors.read(rows))
+    return [
+        Prediction(pool.classifier.classes[i], float(row[i]))
+        for row, i in zip(proba, proba.argmax(axis=1), strict=True)
+    ]
+
+
+def _readable(work: Work, pool: WorkPool, n: int, seed: int) -> npt.NDArray[np.int64]:
+    folders = {kind: str(path) for kind, path in image_folders(work.config).items()}
+    drawn = strategies["uniform"].query(pool, len(pool.rows), seed)
+    good: list[int] = []
+    for row in drawn:
+        if len(good) == n:
+            break
+        (item,) = work.catalog.items([int(row)], folders)
+        try:
+            read_image(item.path)
+            good.append(int(row))
+        except ImageUnreadableError as error:
+            work.catalog.quarantine(int(row), error.code, str(error))
+        except OSError as error:
+            if not Path(folders[POOL]).is_dir():
+                raise ImagesOfflineError(f"The folder {folders[POOL]} does not answer.") from error
+            work.catalog.quarantine(int(row), "no_access", str(error))
+    return np.array(good, dtype=np.int64)

@@ -1,0 +1,197 @@
+"""Embedding shards: up to 4,096 vectors in one `.npy`, with a small `.json` that is renamed last and names their rows.
+
+A learner is a model plus its shards, its scaler and the manifest that makes it current.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from camera_trap_al.store import atomic, generations
+
+SHARD_ROWS = 4096
+SCALER = "scaler.npy"
+FloatArray = npt.NDArray[np.float32]
+RowArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard as its `.json` describes it. `problems` maps a row that could not be decoded to (code, text)."""
+
+    name: str
+    rows: RowArray
+    problems: Mapping[int, tuple[str, str]]
+
+
+def write_shard(
+    folder: Path, rows: RowArray, vectors: FloatArray, problems: Mapping[int, tuple[str, str]], model: int
+) -> str:
+    """Write the next shard of a learner; durable on return. Returns its name.
+
+    Parameters
+    ----------
+    folder : of the learner, made if it is not there
+    rows : (n,) int64, n <= 4,096, none of them in another shard of this learner
+    vectors : (n, d) float, zeros where a row is in `problems`; stored as float32
+    model : number of the model that made the vectors
+    """
+    atomic.make_folder(folder)
+    names = shard_names(folder)
+    name = f"shard-{int(names[-1][6:]) + 1 if names else 0:06d}"
+    data = np.ascontiguousarray(vectors, dtype=np.float32)
+    atomic.replace_file(folder / f"{name}.npy", lambda file: np.save(file, data, allow_pickle=False))
+    facts = {
+        "format": generations.FORMAT,
+        "model": model,
+        "rows": rows.tolist(),
+        "crc32": f"{zlib.crc32(data.tobytes()):08x}",
+        "problems": {str(row): list(problem) for row, problem in problems.items()},
+    }
+    atomic.replace_json(folder / f"{name}.json", facts)
+    return name
+
+
+def shard_names(folder: Path) -> list[str]:
+    """Return the names of the whole shards of a learner, in order."""
+    return sorted(path.stem for path in folder.glob("shard-*.json")) if folder.is_dir() else []
+
+
+def read_shard_facts(folder: Path, name: str) -> Shard:
+    """Return what a shard says of itself."""
+    facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    problems = {int(row): (code, text) for row, (code, text) in facts["problems"].items()}
+    return Shard(name, np.array(facts["rows"], dtype=np.int64), problems)
+
+
+def set_damaged_shards_aside(folder: Path, model: int) -> list[str]:
+    """Rename shards whose content does not fit their checksum or model; their rows count as uncovered again."""
+    said = []
+    for name in shard_names(folder):
+        try:
+            facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            data = np.load(folder / f"{name}.npy", allow_pickle=False)
+            good = facts["model"] == model and len(facts["rows"]) == len(data)
+            good = good and facts["crc32"] == f"{zlib.crc32(data.tobytes()):08x}"
+        except (OSError, ValueError, KeyError, TypeError):
+            good = False
+        if not good:
+            atomic.rename_aside(folder / f"{name}.json", f".bad-{name}.json")
+            said.append(f"{folder / name} is damaged and was set aside; its images are embedded again.")
+    return said
+
+
+class Vectors:
+    """The embeddings of one learner, read from memory-mapped shards and scaled.
+
+    Parameters
+    ----------
+    folder : of the learner
+    scaler : (2, d) float64, minimum and range of each dimension, or None for raw vectors
+    """
+
+    def __init__(self, folder: Path, scaler: npt.NDArray[np.float64] | None = None) -> None:
+        self.folder = folder
+        self.scaler = scaler
+        self._maps: list[FloatArray] = []
+        self._shard_of = np.zeros(0, dtype=np.int32)
+        self._offset_of = np.zeros(0, dtype=np.int32)
+        self._names: list[str] = []
+        self.unreadable: set[int] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in shards written since the last look."""
+        for name in shard_names(self.folder)[len(self._names) :]:
+            shard = read_shard_facts(self.folder, name)
+            self._grow(int(shard.rows.max(initial=-1)) + 1)
+            self._shard_of[shard.rows] = len(self._maps)
+            self._offset_of[shard.rows] = np.arange(len(shard.rows), dtype=np.int32)
+            self._maps.append(np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+            self.unreadable.update(shard.problems)
+            self._names.append(name)
+
+    def covers(self, rows: RowArray) -> npt.NDArray[np.bool_]:
+        """Return, for each row, whether a shard holds it (also where its image could not be decoded)."""
+        known = rows < len(self._shard_of)
+        covered = np.zeros(len(rows), dtype=bool)
+        covered[known] = self._shard_of[rows[known]] >= 0
+        return covered
+
+    def read(self, rows: RowArray) -> FloatArray:
+        """Return the (n, d) scaled float32 vectors of covered rows, in the order given."""
+        dimension = self._maps[0].shape[1] if self._maps else 0
+        out = np.empty((len(rows), dimension), dtype=np.float32)
+        shards = self._shard_of[rows]
+        for shard in np.unique(shards):
+            here = shards == shard
+            out[here] = self._maps[shard][self._offset_of[rows[here]]]
+        return scale(out, self.scaler) if self.scaler is not None else out
+
+    def blocks(self, rows: RowArray, size: int = SHARD_ROWS) -> Iterator[tuple[RowArray, FloatArray]]:
+        """Yield the rows and their vectors a block at a time."""
+        for start in range(0, len(rows), size):
+            block = rows[start : start + size]
+            yield block, self.read(block)
+
+    def _grow(self, n: int) -> None:
+        if n > len(self._shard_of):
+            more = np.full(n - len(self._shard_of), -1, dtype=np.int32)
+            self._shard_of = np.concatenate([self._shard_of, more])
+            self._offset_of = np.concatenate([self._offset_of, np.zeros_like(more)])
+
+
+def fit_scaler(blocks: Iterator[tuple[RowArray, FloatArray]], *, normalize: bool) -> npt.NDArray[np.float64]:
+    """Return the (2, d) minimum and range over blocks of raw vectors; with `normalize` off, zeros and ones."""
+    low: npt.NDArray[np.float64] | None = None
+    high: npt.NDArray[np.float64] | None = None
+    for _, vectors in blocks:
+        if len(vectors):
+            block = vectors.astype(np.float64)
+            low = block.min(axis=0) if low is None else np.minimum(low, block.min(axis=0))
+            high = block.max(axis=0) if high is None else np.maximum(high, block.max(axis=0))
+    assert low is not None and high is not None, "a scaler needs at least one vector"
+    spread = np.where(high > low, high - low, 1.0)
+    return np.stack([low, spread]) if normalize else np.stack([np.zeros_like(low), np.ones_like(low)])
+
+
+def scale(vectors: FloatArray, scaler: npt.NDArray[np.float64]) -> FloatArray:
+    """Return (x - minimum) / range as float32."""
+    scaled: FloatArray = ((vectors - scaler[0].astype(np.float32)) / scaler[1].astype(np.float32)).astype(np.float32)
+    return scaled
+
+
+def commit_learner(folder: Path, scaler: npt.NDArray[np.float64], facts: Mapping[str, Any]) -> None:
+    """Write scaler and manifest, which makes the learner current (or keeps it back); durable on return.
+
+    The manifest covers the scaler only: shards carry their own checksums and go on growing.
+    """
+    atomic.replace_file(folder / SCALER, lambda file: np.save(file, scaler, allow_pickle=False))
+    noted = {"bytes": (folder / SCALER).stat().st_size, "sha256": generations.file_sha256(folder / SCALER)}
+    atomic.replace_json(
+        folder / generations.MANIFEST, {"format": generations.FORMAT, "files": {SCALER: noted}, **facts}
+    )
+
+
+def read_scaler(folder: Path) -> npt.NDArray[np.float64]:
+    """Return the (2, d) scaler of a learner."""
+    scaler: npt.NDArray[np.float64] = np.load(folder / SCALER, allow_pickle=False)
+    return scaler
+
+
+def current_learner(embedding: Path, models: Sequence[int]) -> generations.Generation | None:
+    """Return the newest learner that is whole, not kept back, and whose model is among `models`."""
+    for number in generations.numbers(embedding):
+        folder = generations.folder_of(embedding, number)
+        manifest = generations.read_manifest(folder)
+        if manifest is not None and not manifest.get("kept_back") and number in models:
+            return generations.Generation(number, folder, manifest)
+    return None

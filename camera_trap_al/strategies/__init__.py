@@ -1,0 +1,62 @@
+"""Query strategies: which unlabelled rows to ask for next. The registry, and what a strategy sees of the program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from camera_trap_al.registry import Registry
+
+
+@dataclass(frozen=True)
+class PoolBlock:
+    """Some unlabelled rows: `rows` (b,) int64, `key_hashes` (b,) uint64, `proba` (b, k), `embeddings` (b, d) float32.
+
+    Before there is a classifier, k and d are 0.
+    """
+
+    rows: npt.NDArray[np.int64]
+    key_hashes: npt.NDArray[np.uint64]
+    proba: npt.NDArray[np.float32]
+    embeddings: npt.NDArray[np.float32]
+
+
+class Pool(Protocol):
+    """What a strategy may see. It cannot reach a file or a database."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The classes, in the order of the columns of `proba`."""
+        ...
+
+    def unlabelled_blocks(self) -> Iterator[PoolBlock]:
+        """Yield the askable rows, a block at a time; may be called more than once."""
+        ...
+
+
+class QueryStrategy(Protocol):
+    """Chooses the next request."""
+
+    def query(self, pool: Pool, n: int, seed: int) -> npt.NDArray[np.int64]:
+        """Return n unique unlabelled rows, or all that are left; the same for the same seed, however blocks are cut."""
+        ...
+
+
+strategies: Registry[QueryStrategy] = Registry(
+    "query strategy",
+    later=(
+        "entropy",
+        "confidence",
+        "kcenter",
+        "graph_density",
+        "informative_diverse",
+        "margin_cluster_mean",
+        "hierarchical",
+    ),
+)
+
+from camera_trap_al.strategies import scores  # noqa: E402, F401 - enters the built-in strategies

@@ -1,0 +1,203 @@
+"""Steps that bring labels in: which files of the bin need something, what is good of each, and the answer to it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from camera_trap_al.catalog.catalog import POOL, TRAIN, VALIDATION, Catalog
+from camera_trap_al.config import Config
+from camera_trap_al.core.decision import Decision, journal_fields
+from camera_trap_al.core.history import History
+from camera_trap_al.core.intake import IntakeSettings, decide
+from camera_trap_al.core.matching import KnownClasses, KnownImages
+from camera_trap_al.core.records import ImageKey, Notice
+from camera_trap_al.errors import LabelFileError
+from camera_trap_al.labels import receipts
+from camera_trap_al.labels.inbox import BinFile, PrivateCopy, printable_name, take_private_copy
+from camera_trap_al.labels.species_csv import read_species_csv
+from camera_trap_al.work import Work, image_folders
+
+log = logging.getLogger(__name__)
+
+
+class BinFiles(NamedTuple):
+    """Names of the label files now in the bin that still need something."""
+
+    unanswered: tuple[str, ...] = ()
+    untaken: tuple[str, ...] = ()
+    unsettled: tuple[str, ...] = ()
+
+
+def bin_files(work: Work) -> BinFiles:
+    """Return which label files have no receipt yet, which were not read yet, and which may still be growing."""
+    needs: dict[str, list[str]] = {"unanswered": [], "untaken": [], "unsettled": []}
+    try:
+        files = work.inbox.scan(time.monotonic())
+    except OSError as error:
+        log.debug("the bin cannot be listed: %s", error)
+        return BinFiles()
+    for file in files:
+        need = _need(work, file)
+        if need:
+            needs[need].append(file.name)
+    return BinFiles(*(tuple(needs[name]) for name in BinFiles._fields))
+
+
+def _need(work: Work, file: BinFile) -> str:
+    receipt = receipts.read_receipt(work.folder.bin, work.folder.reports, file.name) or {}
+    sha256 = _taken(work.history).get((printable_name(file.name), file.mtime_ns))
+    is_answered = receipt.get("mtime_ns") == file.mtime_ns and sha256 in (None, receipt.get("sha256"))
+    if is_answered:
+        return ""
+    if sha256 is not None:
+        return "unanswered"
+    return "untaken" if file.is_settled else "unsettled"
+
+
+def _taken(history: History) -> Mapping[tuple[str, int], str]:
+    return {(name, mtime_ns): sha256 for name, sha256, mtime_ns in history.taken}
+
+
+def has_unsettled(work: Work) -> bool:
+    """Return whether a label file may still be growing."""
+    return bool(bin_files(work).unsettled)
+
+
+def answer(work: Work, name: str) -> None:
+    """Write receipt and report of a label file that was taken. Commits: the receipt."""
+    sequences = [seq for (known, _, _), seq in work.history.taken.items() if known == printable_name(name)]
+    line = work.journal.lines[max(sequences) - 1]
+    receipts.write_receipt(work.folder.bin, work.folder.reports, name, receipts.receipt_from_line(line))
+
+
+def take_labels(work: Work, name: str) -> None:
+    """Read a settled label file and take what is good of it.
+
+    Commits: one journal line, or the receipt of a file without a good row. A file that is gone or changed is left for
+    another turn.
+    """
+    file = next((f for f in work.inbox.scan(time.monotonic()) if f.name == name), None)
+    copy = take_private_copy(file, work.folder.intake) if file else None
+    if copy is None:
+        return
+    receipt = _receipt_without_reading(work, copy)
+    if receipt is None:
+        try:
+            if copy.refusal is not None:
+                raise copy.refusal
+            decision = decide_file(
+                copy.path, work.config, work.history, work.catalog, notices=copy.notices, images=known_images(work)
+            )
+        except LabelFileError as error:
+            receipt = receipts.receipt_of_error(copy, error, _now(), len(work.history.awaited()))
+        else:
+            if decision.is_good:
+                _journal(work, copy, decision)
+                return
+            receipt = receipts.receipt_of_decision(copy, decision, _now())
+    receipts.write_receipt(work.folder.bin, work.folder.reports, name, receipt)
+    log.info("labels: %s: %s", copy.name, receipts.verdict_in_words(receipt))
+
+
+def _journal(work: Work, copy: PrivateCopy, decision: Decision) -> None:
+    number = work.history.newest_round()
+    facts = {"name": copy.name, "sha256": copy.sha256, "mtime_ns": copy.mtime_ns, "round": number}
+    work.append("labels", {**facts, **journal_fields(decision)})
+    log.info(
+        "labels: took %d of %d rows from %s (round %d); %d of the request are left",
+        len(decision.taken),
+        decision.counts["rows"],
+        copy.name,
+        number,
+        decision.requested_left,
+    )
+
+
+def _receipt_without_reading(work: Work, copy: PrivateCopy) -> dict[str, Any] | None:
+    """Return the receipt of a file whose content is known and which is not read again, else None.
+
+    The same content with the same time under another name is a copy. Two or more known contents with new times at once
+    are a copied or restored folder.
+    """
+    seqs = {(sha256, mtime_ns): seq for (_, sha256, mtime_ns), seq in work.history.taken.items()}
+    known = seqs.get((copy.sha256, copy.mtime_ns))
+    if known is not None:
+        return receipts.receipt_of_known(copy, work.journal.lines[known - 1], _now())
+    by_content = {sha256: seq for (_, sha256, _), seq in work.history.taken.items()}
+    if copy.sha256 in by_content and _is_restored(work, copy, set(by_content)):
+        return receipts.receipt_of_restored(copy, work.journal.lines[by_content[copy.sha256] - 1], _now())
+    return None
+
+
+def _is_restored(work: Work, copy: PrivateCopy, contents: set[str]) -> bool:
+    taken = _taken(work.history)
+    for file in work.inbox.scan(time.monotonic()):
+        name = printable_name(file.name)
+        if name == copy.name or (name, file.mtime_ns) in taken:
+            continue
+        other = take_private_copy(file, work.folder.intake)
+        if other is not None and other.sha256 in contents and other.sha256 != copy.sha256:
+            return True
+    return False
+
+
+def known_images(work: Work) -> KnownImages:
+    """Return the images of the pool, kept from call to call while the pool is the same."""
+    aliases = work.config.labels.path_alias
+    stamp = (work.catalog.fact("pool_version", 0), aliases)
+    return work.cached("known images", stamp, lambda: KnownImages(work.catalog.pool_keys(with_missing=True), aliases))
+
+
+def decide_file(
+    path: Path,
+    config: Config,
+    history: History,
+    catalog: Catalog,
+    *,
+    images: KnownImages,
+    notices: tuple[Notice, ...] = (),
+) -> Decision:
+    """Return what would be taken of a label file now. Changes nothing. Raises `LabelFileError`."""
+    classes = KnownClasses(
+        history.classes,
+        skip_words=config.labels.skip_words,
+        reserved=config.classes.reserved,
+        unlabel_token=config.labels.unlabel_token,
+    )
+    awaited = history.awaited()
+    source = read_species_csv(path, column=config.labels.column, knows=images.knows)
+    return decide(
+        itertools.chain(notices, source.rows),
+        images=images,
+        classes=classes,
+        requested=history.requested,
+        awaited=awaited,
+        current=history.label_of,
+        published=history.published,
+        settings=IntakeSettings(
+            "accept" if config.labels.unrequested == "accept" else "ignore",
+            config.classes.auto_add,
+            config.classes.auto_add_min,
+        ),
+        not_pool=_is_elsewhere(config),
+        unavailable=frozenset(catalog.unusable(awaited)),
+    )
+
+
+def _is_elsewhere(config: Config) -> Callable[[ImageKey], bool]:
+    """Return a test for images of a training or validation folder, named from the folder that holds all of them."""
+    folders = image_folders(config)
+    root = folders[POOL]
+    names = [
+        folder.name for kind, folder in folders.items() if kind in (TRAIN, VALIDATION) and folder.parent == root.parent
+    ]
+    return lambda key: key.relative_path.partition("/")[0] in names
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,109 @@
+"""Steps that keep the catalogue level with folders, journal and shards."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+from camera_trap_al.catalog.catalog import POOL
+from camera_trap_al.catalog.scan import Scan
+from camera_trap_al.core.records import ImageKey
+from camera_trap_al.errors import ImagesOfflineError
+from camera_trap_al.facts import noted_settings, pending_shards, unregistered_classes
+from camera_trap_al.store import embeddings, generations
+from camera_trap_al.work import Work, image_folders
+
+AWAY_FRACTION = 0.2
+TOP_ENTRIES = 1000
+log = logging.getLogger(__name__)
+
+
+def catalogue(work: Work) -> None:
+    """Take in one slice of a scan. Commits: SQL transactions.
+
+    Raises `ImagesOfflineError` where a folder of images cannot be listed; the scan starts afresh then.
+    """
+    folders = image_folders(work.config)
+    if work.scan is None:
+        work.scan = Scan(work.catalog, folders, tool=work.config.labels.tool, leave_out=work.folder.root)
+        work.scan_wished = False
+        work.scan_took_s = 0.0
+    started = time.monotonic()
+    try:
+        ended = work.scan.run_slice()
+    except OSError as error:
+        work.scan, work.scan_ended_s = None, time.monotonic()
+        raise ImagesOfflineError(
+            f"The folder {error.filename or folders[POOL]} cannot be listed: {error.strerror or error}.",
+            hint="Is the disk or share connected? The program goes on by itself when it is back.",
+        ) from error
+    work.scan_took_s += time.monotonic() - started
+    if ended:
+        _end_scan(work, work.scan, folders)
+
+
+def _end_scan(work: Work, scan: Scan, folders: dict[str, Path]) -> None:
+    work.scan, work.scan_ended_s = None, time.monotonic()
+    work.catalog.note("top", _top_entries(folders[POOL]))
+    away = scan.finish()
+    if away > AWAY_FRACTION:
+        log.warning(
+            "scan: %.0f %% of the known images were not there; nothing was given up. Is a disk or share away?",
+            100 * away,
+        )
+    elif scan.changed:
+        counts = work.catalog.counts()
+        log.info(
+            "scan: %d images to label, %d to train on, %d for validation (%d new or changed)",
+            counts.unlabelled + counts.labelled + counts.skipped,
+            counts.train,
+            counts.validation,
+            scan.changed,
+        )
+        for kind, tally in scan.tallies.items():
+            for what, n in sorted(tally.counts.items()):
+                log.info("scan: %d × %s in %s, such as %s", n, what, folders[kind], tally.examples[what][0])
+
+
+def _top_entries(root: Path) -> list[str]:
+    try:
+        with os.scandir(root) as listing:
+            return sorted(entry.name for entry in listing)[:TOP_ENTRIES]
+    except OSError:
+        return []
+
+
+def register(work: Work) -> None:
+    """Note new classes and changed settings. Commits: a journal line each."""
+    names = unregistered_classes(work)
+    if names:
+        work.append("classes", {"names": names, "from": "folders and configuration"})
+        log.info("classes: %s", ", ".join(names))
+    settings = noted_settings(work)
+    if work.history.settings != settings:
+        work.append("config", {"settings": settings})
+
+
+def project(work: Work) -> None:
+    """Take journal lines into the catalogue. Commits: one SQL transaction that moves the mark."""
+    answers: dict[ImageKey, tuple[str | None, str | None, int]] = {}
+    history = work.history
+    keys = list(dict.fromkeys(work.unprojected))
+    for key in keys:
+        label, skip = history.labels.get(key), history.skips.get(key)
+        seq = label.seq if label else skip[1] if skip else 0
+        answers[key] = (label.species if label else None, skip[0] if skip and not label else None, seq)
+    work.catalog.project(answers, history.end, identity=history.identity)
+    work.unprojected = []
+
+
+def absorb(work: Work) -> None:
+    """Take what the next new shard says of its images into the catalogue. Commits: one SQL transaction."""
+    learner, name = pending_shards(work)[0]
+    folder = generations.folder_of(work.folder.embedding, learner)
+    shard = embeddings.read_shard_facts(folder, name)
+    work.catalog.absorb(f"{folder.name}/{name}", shard.problems)
+    if shard.problems:
+        log.warning("images: %d of %d cannot be used; see data/quarantine.csv", len(shard.problems), len(shard.rows))

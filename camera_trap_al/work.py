@@ -1,0 +1,219 @@
+"""An open work folder: its configuration, journal and catalogue, and the recovery that opening it makes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from camera_trap_al.catalog.catalog import POOL, TRAIN, VALIDATION, Catalog
+from camera_trap_al.catalog.scan import Scan
+from camera_trap_al.config import Config, read_config
+from camera_trap_al.core.history import History
+from camera_trap_al.core.records import ImageKey
+from camera_trap_al.core.seeds import seed_from
+from camera_trap_al.errors import UsageError, WorkFolderError
+from camera_trap_al.labels.inbox import Inbox
+from camera_trap_al.layout import WorkFolder
+from camera_trap_al.store import atomic, embeddings, generations
+from camera_trap_al.store.journal import LabelJournal, Line
+from camera_trap_al.version import program_version
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+def read_work_config(root: Path) -> tuple[WorkFolder, Config]:
+    """Return the paths and the configuration of a work folder. Touches nothing.
+
+    Raises `WorkFolderError` where there is none, `UsageError` where its configuration cannot be used.
+    """
+    path = WorkFolder.at(root).config
+    if not path.is_file():
+        raise WorkFolderError(
+            f"{root} is not a work folder of camera-trap-al: it has no config.toml.",
+            hint="Make one with `camera-trap-al init`, or name the right folder.",
+        )
+    try:
+        config = read_config(path)
+    except UsageError as error:
+        if "[data]" not in path.read_text(encoding="utf-8", errors="replace"):
+            raise WorkFolderError(
+                f"{path} was not made by camera-trap-al, so {root} is the folder of another program.",
+                hint="Name another folder.",
+            ) from error
+        raise
+    return WorkFolder.at(root, config.daemon.state_dir), config
+
+
+def image_folders(config: Config) -> dict[str, Path]:
+    """Return the folders of images that are configured, by kind, absolute."""
+    named = {TRAIN: config.data.train, VALIDATION: config.data.validation, POOL: config.data.unlabelled}
+    return {kind: Path(folder).absolute() for kind, folder in named.items() if folder}
+
+
+@dataclass
+class Work:
+    """What the steps share: the durable side of one work folder, and a little memory that a restart may lose."""
+
+    folder: WorkFolder
+    config: Config
+    journal: LabelJournal
+    history: History
+    catalog: Catalog
+    inbox: Inbox
+    unprojected: list[ImageKey] = field(default_factory=list)
+    scan: Scan | None = None
+    scan_wished: bool = False
+    scan_ended_s: float = field(default_factory=time.monotonic)
+    scan_took_s: float = 0.0
+    listed: tuple[int, int] = (-1, -1)
+    reported_s: float = float("-inf")
+    _cache: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    _vectors: dict[int, embeddings.Vectors] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, root: Path) -> Work:
+        """Open a work folder and put right what a crash left. The caller holds the daemon's lock.
+
+        Raises `WorkFolderError`, `UsageError`, `JournalDamagedError` or `DurableWriteError`.
+        """
+        folder, config = read_work_config(root)
+        for path in folder.folders():
+            atomic.make_folder(path)
+        _remove_leftovers(folder)
+        if folder.journal.exists() and folder.journal.stat().st_size:
+            journal = LabelJournal.open(folder.journal)
+        else:
+            journal = None
+        if journal is None or not journal.lines:
+            journal = LabelJournal.create(folder.journal, uuid.uuid4().hex, program_version())
+        for said in _set_damaged_aside(folder):
+            log.warning("recovery: %s", said)
+        history = History()
+        touched: list[tuple[int, list[ImageKey]]] = [(line["seq"], history.apply(line)) for line in journal.lines]
+        catalog = open_catalog(folder, history.identity, journal.end)
+        mark = catalog.mark
+        unprojected = [key for seq, keys in touched if seq > mark for key in keys]
+        inbox = Inbox(folder.bin, config.labels.settle_s)
+        return cls(folder, config, journal, history, catalog, inbox, unprojected)
+
+    def close(self) -> None:
+        """Close journal and catalogue; nothing is pending."""
+        self.journal.close()
+        self.catalog.close()
+
+    def append(self, kind: str, fields: dict[str, Any]) -> Line:
+        """Append a journal line and take it into the history; durable on return."""
+        line = self.journal.append(kind, fields)
+        self.unprojected += self.history.apply(line)
+        return line
+
+    def seed(self, *parts: str | int) -> int:
+        """Return the seed for a purpose."""
+        fixed = self.config.daemon.seed
+        return seed_from(str(fixed) if fixed else self.history.identity, *parts)
+
+    def cached(self, name: str, stamp: Any, compute: Callable[[], T]) -> T:
+        """Return what `compute` returned when `stamp` was last other than now; one value is kept for each name."""
+        known = self._cache.get(name)
+        if known is None or known[0] != stamp:
+            known = self._cache[name] = (stamp, compute())
+        value: T = known[1]
+        return value
+
+    def newest_model(self) -> generations.Generation | None:
+        """Return the newest model, current or candidate."""
+        return generations.newest(self.folder.models)
+
+    def learner(self) -> generations.Generation | None:
+        """Return the current learner."""
+        return embeddings.current_learner(self.folder.embedding, generations.numbers(self.folder.models))
+
+    def checkpoint(self) -> generations.Generation | None:
+        """Return the newest checkpoint."""
+        return generations.newest(self.folder.checkpoints)
+
+    def vectors(self, learner: int) -> embeddings.Vectors:
+        """Return the scaled embeddings of a learner that has a scaler, with all shards there are now."""
+        folder = generations.folder_of(self.folder.embedding, learner)
+        if learner not in self._vectors:
+            self._vectors = {n: v for n, v in self._vectors.items() if n >= learner - 1}
+            self._vectors[learner] = embeddings.Vectors(folder, embeddings.read_scaler(folder))
+        self._vectors[learner].refresh()
+        return self._vectors[learner]
+
+    def pool_root(self) -> Path:
+        """Return the image root."""
+        return image_folders(self.config)[POOL]
+
+
+def open_catalog(folder: WorkFolder, identity: str, journal_end: int) -> Catalog:
+    """Open the catalogue, or make it anew if it is damaged, of another work folder or ahead of the journal.
+
+    A new catalogue numbers its rows anew, so learners and checkpoints of the old one are removed with it.
+    """
+    try:
+        catalog = Catalog.open(folder.catalog)
+        known = catalog.fact("identity")
+        if catalog.is_sound() and known in (None, identity) and catalog.mark <= journal_end:
+            if known is None:
+                _forget_rows(folder)
+                catalog.note("identity", identity)
+            return catalog
+        catalog.close()
+    except (SQLAlchemyError, ValueError) as error:
+        log.warning("recovery: the catalogue cannot be used (%s)", error)
+    log.warning("recovery: the catalogue is made anew from the journal and the images")
+    for name in (folder.catalog.name, f"{folder.catalog.name}-journal"):
+        atomic.discard_file(folder.catalog.with_name(name))
+    _forget_rows(folder)
+    catalog = Catalog.open(folder.catalog)
+    catalog.note("identity", identity)
+    return catalog
+
+
+def _forget_rows(folder: WorkFolder) -> None:
+    for number in generations.numbers(folder.embedding):
+        atomic.discard_folder(generations.folder_of(folder.embedding, number))
+    # Their numbers stay in use, so that export/ and test_results/ never name another checkpoint by the same number.
+    for number in generations.numbers(folder.checkpoints):
+        checkpoint = generations.folder_of(folder.checkpoints, number)
+        atomic.rename_aside(checkpoint, f".bad-{checkpoint.name}")
+
+
+def _remove_leftovers(folder: WorkFolder) -> None:
+    for place in {folder.root, folder.data, folder.bin, folder.journal.parent, folder.intake, folder.wishes}:
+        for partial in place.glob(".*.partial"):
+            if partial.is_file():
+                atomic.discard_file(partial)
+    for parent in (folder.models, folder.embedding, folder.checkpoints):
+        generations.remove_trash(parent)
+
+
+def _set_damaged_aside(folder: WorkFolder) -> list[str]:
+    said = generations.set_damaged_aside(folder.models) + generations.set_damaged_aside(folder.checkpoints)
+    for number in generations.numbers(folder.embedding):
+        learner = generations.folder_of(folder.embedding, number)
+        said += embeddings.set_damaged_shards_aside(learner, number)
+        if (learner / generations.MANIFEST).exists() and generations.read_manifest(learner) is None:
+            aside = atomic.rename_aside(learner / generations.MANIFEST, f".bad-{generations.MANIFEST}")
+            said.append(f"{learner} is damaged ({aside.name}); it is completed again.")
+    return said
+
+
+def is_online(root: Path, known_top: list[str]) -> bool:
+    """Return whether the image root answers: it can be listed and, once known, shows a known top-level entry."""
+    known = set(known_top)
+    try:
+        with os.scandir(root) as listing:
+            return not known or any(entry.name in known for entry in listing)
+    except OSError:
+        return False

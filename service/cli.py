@@ -1,0 +1,220 @@
+"""The command `camera-trap-al`: few verbs; results on standard output, talk on standard error."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from camera_trap_al.errors import CameraTrapAlError, UsageError
+from camera_trap_al.store import atomic
+from camera_trap_al.version import program_version
+from camera_trap_al_service.progress import Bars, log_to_terminal
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    options = _parser().parse_args(arguments)
+    log_to_terminal(logging.DEBUG if options.verbose else logging.INFO)
+    atomic.failpoints.arm_from(os.environ, "daemon")
+    try:
+        code: int = options.verb(options)
+        return code
+    except CameraTrapAlError as error:
+        print(f"camera-trap-al: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="camera-trap-al",
+        description="Asks for the few labels that teach it your camera-trap photographs, through Timelapse.",
+    )
+    parser.add_argument("--version", action="version", version=f"camera-trap-al {program_version()}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="tell more")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    _add_init(verbs)
+    _add_run(verbs)
+    _add_readers(verbs)
+    _add_results(verbs)
+    demo = verbs.add_parser("demo", help="run the whole main job on pictures that come with the program")
+    demo.add_argument("--seed", type=_whole, default=1, metavar="N", help="seed of all random choices (default 1)")
+    demo.add_argument("--dir", type=Path, default=None, metavar="DIR", help="new folder to work in")
+    demo.set_defaults(verb=_demo)
+    return parser
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number between 0 and 1")
+    return value
+
+
+def _add_init(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    init = verbs.add_parser("init", help="make a work folder and a Timelapse template")
+    init.add_argument("work", type=Path, metavar="WORK", help="folder to make")
+    init.add_argument("--train", default="", metavar="DIR", help="labelled images, one folder a class")
+    init.add_argument("--unlabelled", default="", metavar="DIR", help="images to label (the image root of Timelapse)")
+    init.add_argument("--validation", default="", metavar="DIR", help="labelled images that never train")
+    init.add_argument(
+        "-o", dest="options", action="append", default=[], metavar="KEY=VALUE", help="an option of config.toml"
+    )
+    init.set_defaults(verb=_init)
+
+
+def _add_run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = verbs.add_parser("run", help="train, ask for labels, take them, ask again, until stopped")
+    run.add_argument("work", type=Path, metavar="WORK")
+    run.add_argument("--max-rounds", type=_whole, default=None, metavar="N", help="end after N requests were answered")
+    run.add_argument(
+        "--until",
+        choices=("waiting", "idle"),
+        default=None,
+        help="end when labels are waited for, or when nothing at all is left to do until then",
+    )
+    run.set_defaults(verb=_run)
+
+
+def _add_readers(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    status = verbs.add_parser("status", help="say what the program does and waits for")
+    status.add_argument("work", type=Path, metavar="WORK")
+    status.add_argument("--json", action="store_true", help="as JSON")
+    status.set_defaults(verb=_status)
+    check = verbs.add_parser("check", help="verify a work folder, or say what would be taken from a label file")
+    check.add_argument("work", type=Path, metavar="WORK")
+    check.add_argument("file", type=Path, nargs="?", metavar="FILE.csv")
+    check.set_defaults(verb=_check)
+
+
+def _add_results(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = verbs.add_parser("export", help="write the newest classifier for other programs")
+    export.add_argument("work", type=Path, metavar="WORK")
+    export.add_argument("--to", type=Path, default=None, metavar="DIR", help="folder to write to (default WORK/export)")
+    export.set_defaults(verb=_export)
+    evaluate = verbs.add_parser("evaluate", help="measure the newest export on a labelled folder")
+    evaluate.add_argument("work", type=Path, metavar="WORK")
+    evaluate.add_argument("images", type=Path, metavar="DIR", help="labelled images, one folder a class")
+    evaluate.add_argument("--json", action="store_true", help="as JSON")
+    evaluate.set_defaults(verb=_evaluate)
+    predict = verbs.add_parser("predict", help="classify a folder of images with an export")
+    predict.add_argument("export", type=Path, metavar="EXPORT_DIR")
+    predict.add_argument("images", type=Path, metavar="IMAGES")
+    predict.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
+    predict.add_argument("--probabilities", action="store_true", help="one column for each class too")
+    predict.add_argument("--min-confidence", type=_fraction, default=None, metavar="P", help="below it: unknown")
+    predict.set_defaults(verb=_predict)
+
+
+def _init(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.init import init
+
+    given: dict[str, str] = {}
+    for text in options.options:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"-o {text} is not KEY=VALUE.", hint="Such as -o active_batch=25.")
+        given[key.strip()] = value.strip()
+    folders = {
+        "data.train": options.train,
+        "data.unlabelled": options.unlabelled,
+        "data.validation": options.validation,
+    }
+    for line in init(options.work, folders, given):
+        print(line)
+    print(f"Next: camera-trap-al run {_quoted(options.work)}")
+    return 0
+
+
+def _quoted(path: Path) -> str:
+    return f'"{path}"' if " " in str(path) else str(path)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.daemon import run
+
+    rounds = float("inf") if options.max_rounds is None else options.max_rounds
+    run(options.work, max_rounds=rounds, until=options.until or "stopped")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.reading import read_status, status_text
+
+    status = read_status(options.work)
+    print(json.dumps(status, ensure_ascii=False, indent=1) if options.json else status_text(status))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.reading import check_file, check_work
+
+    lines, good = check_work(options.work) if options.file is None else check_file(options.work, options.file)
+    print("\n".join(lines))
+    return 0 if good else 1
+
+
+def _export(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.verbs import export
+
+    print(export(options.work, options.to))
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.verbs import evaluate, metrics_text
+
+    bars = Bars()
+    metrics = evaluate(options.work, options.images, bars.reporter("classifying"))
+    bars.close()
+    print(json.dumps(metrics, ensure_ascii=False, indent=1) if options.json else metrics_text(metrics))
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.verbs import predict
+
+    bars = Bars()
+    lines = predict(
+        options.export,
+        options.images,
+        options.out,
+        probabilities=options.probabilities,
+        min_confidence=options.min_confidence,
+        on_progress=bars.reporter("classifying"),
+    )
+    bars.close()
+    print("\n".join(lines))
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.demo import demo
+
+    demo(options.seed, options.dir, say=print)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

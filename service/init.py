@@ -1,0 +1,323 @@
+"""The verb `init`: look at the folders, say what is there, and make a work folder and a Timelapse template."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from camera_trap_al.catalog.catalog import POOL, TRAIN, VALIDATION
+from camera_trap_al.catalog.scan import SKIPPED_FOLDERS, Tally, walk
+from camera_trap_al.config import Config, build, config_text
+from camera_trap_al.core.matching import clashing_names, class_name_problem, nfc
+from camera_trap_al.errors import CameraTrapAlError, TemplateError, UsageError, WorkFolderError
+from camera_trap_al.images import read_image
+from camera_trap_al.jobs import finetune_settings, model_settings, train_settings
+from camera_trap_al.labels.template import find_templates, make_template
+from camera_trap_al.layout import TEMPLATE, WorkFolder
+from camera_trap_al.store import atomic
+from camera_trap_al.strategies import strategies
+from camera_trap_al.work import image_folders
+
+SAMPLE = 40
+CORE_S_PER_IMAGE = {"tiny": 0.003, "mobilenet": 0.03, "efficientnet_lite0": 0.035, "resnet18": 0.06, "resnet34": 0.1}
+OTHER_CORE_S_PER_IMAGE = 0.2
+CATALOG_BYTES_PER_IMAGE = 600
+
+KINDS = {
+    "video": "videos (skipped; only photographs are used)",
+    "not shown": "pictures that Timelapse cannot show (it loads only .jpg); they are not asked for, but are classified",
+    "long path": "pictures whose path is too long for Timelapse; they are not asked for",
+    "unsafe name": "pictures whose name a spreadsheet could run as a formula; they are not asked for",
+    "top": "pictures directly in this folder (skipped: put each into the folder of its class)",
+    "link": "links and shortcuts (not followed)",
+    "no access": "files or folders that may not be read",
+    "name": "files whose name is not valid text (skipped: rename them)",
+    "other": "files that are no photographs (skipped)",
+}
+
+
+@dataclass
+class Survey:
+    """What one folder of images holds."""
+
+    kind: str
+    folder: Path
+    classes: Counter[str] = field(default_factory=Counter)
+    n_images: int = 0
+    n_empty: int = 0
+    sample: list[str] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
+    empty_classes: list[str] = field(default_factory=list)
+
+
+def init(work: Path, folders: Mapping[str, str], options: Mapping[str, Any]) -> list[str]:
+    """Make a work folder and, in the image root, a template unless one is there.
+
+    Parameters
+    ----------
+    work : the folder to make; may exist if it is empty
+    folders : `data.train`, `data.unlabelled`, `data.validation` → folder; "" for none
+    options : further options by key or alias
+
+    Returns
+    -------
+    Lines that say what was found and made
+
+    Raises
+    ------
+    UsageError, WorkFolderError
+        one sentence each, with a way out; nothing is left behind
+    """
+    absolute = {key: str(Path(value).expanduser().absolute()) if value else "" for key, value in folders.items()}
+    config = build({**options, **absolute}, "camera-trap-al init")
+    check_choices(config)
+    _check_work_folder(work)
+    _check_folders(image_folders(config), work)
+    surveys = [survey(kind, folder, config, work) for kind, folder in image_folders(config).items()]
+    classes = _check_classes(surveys, config)
+    _check_enough(surveys, config)
+    lines = [line for found in surveys for line in _describe(found)]
+    lines += _describe_cost(surveys, config, work)
+    with_empty = {*classes, *([config.classes.empty] if config.classes.empty else [])}
+    empty = sorted({name for found in surveys for name in found.empty_classes} - set(config.classes.names))
+    if empty:
+        config = build({**config.flat(), "classes.names": [*config.classes.names, *empty]}, "camera-trap-al init")
+    make_work_folder(work, config)
+    lines.append(f"Made the work folder {work.absolute()}; every option is explained in its config.toml.")
+    lines += _place_template(Path(config.data.unlabelled), work, sorted(with_empty))
+    return lines
+
+
+def check_choices(config: Config) -> None:
+    """Raise `UsageError` for a name or combination of options that cannot work."""
+    strategies.check(config.query.strategy)
+    model_settings(config).check()
+    train_settings(config).check()
+    finetune_settings(config).check()
+    for name in [*config.classes.names, *([config.classes.empty] if config.classes.empty else [])]:
+        problem = class_name_problem(name, config.classes.reserved)
+        if problem:
+            raise UsageError(f"The class '{name}' cannot be used: {problem}.", hint="Choose another name.")
+    if config.embedding.weights and not Path(config.embedding.weights).expanduser().is_file():
+        raise UsageError(
+            f"The file of start weights {config.embedding.weights} does not exist.", hint="Correct embedding_weights."
+        )
+    if config.query.first == "wait" and not config.data.train:
+        raise UsageError(
+            'With query.first = "wait" nothing is asked before there is a classifier, and without a training folder there'
+            " never is one.",
+            hint='Name a folder with --train, or use query.first = "now".',
+        )
+
+
+def _check_work_folder(work: Path) -> None:
+    if not os.path.lexists(work):
+        return
+    if WorkFolder.at(work).config.is_file():
+        raise WorkFolderError(
+            f"{work} is a work folder already; nothing was changed.",
+            hint=f"`camera-trap-al run {work}` goes on with it; options are in its config.toml.",
+        )
+    if not work.is_dir() or any(work.iterdir()):
+        raise WorkFolderError(f"{work} is there and not empty; nothing was changed.", hint="Name a new folder.")
+
+
+def _check_folders(folders: Mapping[str, Path], work: Path) -> None:
+    if POOL not in folders:
+        raise UsageError("No folder of images to label was named.", hint="Name it with --unlabelled DIR.")
+    flags = {TRAIN: "--train", VALIDATION: "--validation", POOL: "--unlabelled"}
+    for kind, folder in folders.items():
+        if not folder.is_dir():
+            what = "is not a folder" if folder.exists() else "does not exist"
+            raise UsageError(f"{folder} {what}.", hint=f"Correct {flags[kind]}.")
+    resolved = {kind: folder.resolve() for kind, folder in folders.items()}
+    for kind, folder in resolved.items():
+        for other, outer in resolved.items():
+            if kind != other and (folder == outer or outer in folder.parents):
+                raise UsageError(
+                    f"{folders[kind]} ({flags[kind]}) lies in {folders[other]} ({flags[other]}), so its images would count"
+                    " twice.",
+                    hint="Move one of them out of the other.",
+                )
+        if work.resolve() == folder or work.resolve() in folder.parents:
+            raise UsageError(f"The work folder {work} holds the images in {folder}.", hint="Name another work folder.")
+        if kind != POOL and folder in work.resolve().parents:
+            raise UsageError(
+                f"The work folder {work} lies in {folder}, where each folder is a class.",
+                hint="Name another work folder.",
+            )
+
+
+def survey(kind: str, folder: Path, config: Config, work: Path) -> Survey:
+    """Look through a folder of images without opening them."""
+    found = Survey(kind, folder)
+    rng = random.Random(0)
+    try:
+        for image in walk(folder, kind, tool=config.labels.tool, leave_out=work.absolute(), tally=found.tally):
+            found.n_images += 1
+            found.classes[image.class_name] += 1
+            found.n_empty += image.size == 0
+            if len(found.sample) < SAMPLE:
+                found.sample.append(image.path)
+            elif rng.random() < SAMPLE / found.n_images:
+                found.sample[rng.randrange(SAMPLE)] = image.path
+        tops = [e.name for e in folder.iterdir() if e.is_dir()] if kind != POOL else []
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder} cannot be read: {error.strerror or error}.") from error
+    shown = [name for name in tops if not name.startswith(".") and name.casefold() not in SKIPPED_FOLDERS]
+    found.empty_classes = sorted({nfc(name).strip() for name in shown} - set(found.classes))
+    return found
+
+
+def _check_classes(surveys: list[Survey], config: Config) -> list[str]:
+    classes: set[str] = set(config.classes.names)
+    for found in surveys:
+        if found.kind == POOL:
+            continue
+        named = sorted({e.name for e in found.folder.iterdir() if e.is_dir()} | set(config.classes.names))
+        clashes = [(a, b) for a, b in clashing_names(named) if a != b]
+        if clashes:
+            first, second = clashes[0]
+            raise UsageError(
+                f"The classes '{first}' and '{second}' in {found.folder} differ only in upper and lower case, spaces or the"
+                " way accents are stored.",
+                hint="Put their images into one folder.",
+            )
+        for name in [*found.classes, *found.empty_classes]:
+            problem = class_name_problem(name, config.classes.reserved)
+            if problem:
+                raise UsageError(
+                    f"The folder '{name}' in {found.folder} cannot be a class: {problem}.", hint="Rename it."
+                )
+        classes |= {*found.classes, *found.empty_classes}
+    clashes = clashing_names(sorted(classes | ({config.classes.empty} if config.classes.empty else set())))
+    if clashes:
+        raise UsageError(
+            f"The classes '{clashes[0][0]}' and '{clashes[0][1]}' differ only in upper and lower case or accents.",
+            hint="Use one spelling in all folders and options.",
+        )
+    return sorted(classes)
+
+
+def _check_enough(surveys: list[Survey], config: Config) -> None:
+    for found in surveys:
+        if found.n_images:
+            continue
+        if found.kind == POOL:
+            beside = f" (but {found.tally.counts['video']} videos)" if found.tally.counts["video"] else ""
+            raise UsageError(
+                f"There is no photograph in {found.folder}{beside}.", hint="Name the folder that holds them."
+            )
+        flag = "--train" if found.kind == TRAIN else "--validation"
+        if found.tally.counts["top"]:
+            raise UsageError(
+                f"The {found.tally.counts['top']} photographs in {found.folder} lie directly in it, so their class is not"
+                " known.",
+                hint="Make a folder for each class and put them there.",
+            )
+        raise UsageError(
+            f"There is no photograph in {found.folder}.",
+            hint=f"It needs a folder for each class, with images; or leave {flag} away.",
+        )
+    train = next((found for found in surveys if found.kind == TRAIN), None)
+    if config.query.first == "wait" and train is not None and len(train.classes) < 2:
+        raise UsageError(
+            f'With query.first = "wait" {train.folder} needs images of two classes at least.',
+            hint='Use query.first = "now".',
+        )
+
+
+def _describe(found: Survey) -> list[str]:
+    names = {TRAIN: "Training images", VALIDATION: "Validation images", POOL: "Images to label"}
+    lines = [f"{names[found.kind]}: {found.n_images} in {found.folder}"]
+    if found.kind != POOL:
+        lines.append(
+            f"  {len(found.classes)} classes: " + ", ".join(f"{c} {n}" for c, n in sorted(found.classes.items()))
+        )
+    if found.empty_classes:
+        names_ = ", ".join(f"'{name}'" for name in found.empty_classes)
+        lines.append(
+            f"  no image yet for {names_}: kept as classes to choose from; remove the folders if they are none"
+        )
+    if found.n_empty:
+        lines.append(f"  {found.n_empty} files are empty (0 bytes); they will be put on the list data/quarantine.csv")
+    for kind, n in sorted(found.tally.counts.items()):
+        lines.append(f"  {n} {KINDS[kind]}, such as {found.tally.examples[kind][0]}")
+    return lines
+
+
+def _describe_cost(surveys: list[Survey], config: Config, work: Path) -> list[str]:
+    n = sum(found.n_images for found in surveys)
+    tried, failed, started = 0, [], time.monotonic()
+    for found in surveys:
+        for path in found.sample[: SAMPLE // len(surveys)]:
+            tried += 1
+            try:
+                read_image(found.folder / path)
+            except (CameraTrapAlError, OSError) as error:
+                failed.append(f"{path} ({error})")
+    decode_s = (time.monotonic() - started) / max(1, tried)
+    arch = config.embedding.arch
+    forward_s = next((s for name, s in CORE_S_PER_IMAGE.items() if arch.startswith(name)), OTHER_CORE_S_PER_IMAGE)
+    minutes = n * (decode_s + forward_s) / (os.cpu_count() or 1) / 60
+    parent = next(p for p in [work.absolute(), *work.absolute().parents] if p.exists())
+    free = shutil.disk_usage(parent).free
+    need = n * (config.embedding.feat_dim * 4 + CATALOG_BYTES_PER_IMAGE) + 500e6
+    lines = []
+    if failed:
+        lines.append(f"{len(failed)} of {tried} images tried cannot be read, such as {failed[0]}")
+    about = (
+        "under a minute"
+        if minutes < 1
+        else f"about {minutes:.0f} minutes"
+        if minutes < 120
+        else f"about {minutes / 60:.0f} hours"
+    )
+    lines.append(
+        f"The first pass over {n} images will take {about} without a GPU (decoding measured on {tried} of them, the network"
+        f" by rule of thumb) and {need / 1e9:.1f} GB of disk; {free / 1e9:.1f} GB are free."
+    )
+    if need > free:
+        lines.append("  That is more than there is: free some space, or make the work folder on another disk.")
+    return lines
+
+
+def make_work_folder(work: Path, config: Config) -> None:
+    """Make a work folder with its configuration, whole or not at all. Raises `WorkFolderError`."""
+    work = work.absolute()
+    hidden = work.with_name(f".{work.name}.partial")
+    try:
+        atomic.discard_folder(hidden)
+        paths = WorkFolder.at(hidden)
+        for folder in paths.folders():
+            atomic.make_folder(folder)
+        atomic.replace_bytes(paths.config, config_text(config).encode("utf-8"))
+        if work.is_dir():
+            work.rmdir()
+        atomic.commit_folder(hidden, work)
+    except OSError as error:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise WorkFolderError(
+            f"The work folder {work} cannot be made: {error.strerror or error}.",
+            hint="Name a folder that you may write to.",
+        ) from error
+
+
+def _place_template(root: Path, work: Path, classes: list[str]) -> list[str]:
+    try:
+        known = find_templates(root)
+        if known:
+            return [f"The Timelapse template {known[0]} was there and was not changed."]
+        make_template(root / TEMPLATE, classes)
+        return [f"Made the Timelapse template {root / TEMPLATE}."]
+    except (TemplateError, OSError) as error:
+        beside = work.absolute() / TEMPLATE
+        make_template(beside, classes)
+        return [f"The template could not be put into {root} ({error}).", f"It is in {beside}: copy it there."]

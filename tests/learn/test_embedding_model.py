@@ -1,0 +1,374 @@
+"""Making, training, finishing and using a model; resuming; what the folder holds for others."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from camera_trap_al.core.records import Item
+from camera_trap_al.errors import ImagesOfflineError, ModelError, StopRequested
+from camera_trap_al.images import read_image
+from camera_trap_al.learn.data import PixelMemory
+from camera_trap_al.learn.device import BatchLimit
+from camera_trap_al.learn.embedding import Embedder, embed_items
+from camera_trap_al.learn.making import continue_model, finish_model, start_model
+from camera_trap_al.learn.model_folder import DRAFT, has_draft, read_draft, read_facts
+from camera_trap_al.learn.settings import ModelSettings, TrainSettings
+from camera_trap_al.learn.training import train
+from camera_trap_al.store.atomic import failpoints
+
+CLASSES = ["blue", "green", "red"]
+COLOURS = [(60, 60, 160), (60, 160, 60), (160, 60, 60)]
+TRIPLET = ModelSettings("tiny", 16)
+SOFTMAX = ModelSettings("tiny", 16, loss="softmax")
+TRAINING = TrainSettings(2, 0.002, loader="balanced", balanced_classes=3, balanced_samples=4)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def season(tmp_path_factory):
+    """24 noisy coloured images of 64 pixels, and their labels; remembered once decoded."""
+    folder, rng, items = tmp_path_factory.mktemp("season"), np.random.default_rng(0), []
+    for row in range(24):
+        pixels = rng.normal(COLOURS[row % 3], 40, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{row}.png")
+        items.append(Item(row, str(folder / f"{row}.png")))
+    return items, [row % 3 for row in range(24)], PixelMemory()
+
+
+def make(folder, season, settings=TRIPLET, training=TRAINING, seed=7, **options):
+    items, labels, read = season
+    folder.mkdir(exist_ok=True)
+    start_model(folder, settings, items, classes=CLASSES, pretrained=True, weights=None, seed=seed, read=read)
+    train(folder, training, items, labels, device="cpu", read=read, **options)
+    finish_model(folder, items, read=read)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(season, tmp_path_factory):
+    torch.set_num_threads(1)
+    return make(tmp_path_factory.mktemp("models") / "gen-000001", season)
+
+
+@pytest.fixture(scope="module")
+def softmax_model(season, tmp_path_factory):
+    torch.set_num_threads(1)
+    return make(tmp_path_factory.mktemp("softmax") / "gen-000001", season, SOFTMAX)
+
+
+def stop_after(n):
+    """A tick that asks to stop at the n-th training mini-batch."""
+    left = [n]
+
+    def tick(progress):
+        left[0] -= progress.phase == "training"
+        if left[0] <= 0:
+            raise StopRequested
+
+    return tick
+
+
+def weights_of(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(model, season, tmp_path):
+    assert weights_of(make(tmp_path / "again", season)) == weights_of(model)
+    assert weights_of(make(tmp_path / "other", season, seed=8)) != weights_of(model)
+
+
+@pytest.mark.parametrize("settings", [TRIPLET, SOFTMAX])
+def test_a_training_stopped_at_any_mini_batch_ends_as_an_undisturbed_one(
+    settings, season, tmp_path, model, softmax_model
+):
+    items, labels, read = season
+    folder = tmp_path / "model"
+    folder.mkdir()
+    start_model(folder, settings, items, classes=CLASSES, pretrained=True, weights=None, seed=7, read=read)
+    stops = 0
+    while True:
+        try:
+            # Each life may take one mini-batch more than its first, which is committed at once.
+            train(folder, TRAINING, items, labels, device="cpu", read=read, tick=stop_after(2), commit_every_s=0)
+            break
+        except StopRequested:
+            stops += 1
+    finish_model(folder, items, read=read)
+    assert stops >= 3
+    expected = model if settings is TRIPLET else softmax_model
+    assert weights_of(folder) == weights_of(expected)
+
+
+def test_a_training_stopped_before_its_first_commit_of_an_epoch_repeats_that_epoch(season, tmp_path, model):
+    items, labels, read = season
+    folder = tmp_path / "model"
+    folder.mkdir()
+    start_model(folder, TRIPLET, items, classes=CLASSES, pretrained=True, weights=None, seed=7, read=read)
+    with pytest.raises(StopRequested):
+        train(folder, TRAINING, items, labels, device="cpu", read=read, tick=stop_after(3))
+    assert (read_draft(folder).epoch, read_draft(folder).batch) == (1, 0)
+    train(folder, TRAINING, items, labels, device="cpu", read=read)
+    finish_model(folder, items, read=read)
+    assert weights_of(folder) == weights_of(model)
+
+
+def test_a_failure_at_any_durable_operation_is_repaired_by_calling_again(season, tmp_path, model, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    monkeypatch.setattr(failpoints, "mode", "raise")
+    monkeypatch.setattr(failpoints, "exception", Killed())
+    folder, at = tmp_path / "model", 0
+    while True:
+        at += 5
+        monkeypatch.setattr(failpoints, "count", 0)
+        monkeypatch.setattr(failpoints, "fail_at", at)
+        try:
+            make(folder, season)
+            break
+        except Killed:
+            assert not list(folder.glob(".*.partial"))
+    monkeypatch.setattr(failpoints, "fail_at", 0)
+    assert at > 20
+    assert weights_of(folder) == weights_of(model)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in model.iterdir())
+
+
+def test_a_damaged_draft_is_made_anew(season, tmp_path, model, caplog):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / DRAFT).write_bytes(b"damaged")
+    assert not has_draft(folder)
+    assert "Training starts anew" in caplog.text
+    assert weights_of(make(folder, season)) == weights_of(model)
+
+
+def test_training_brings_images_of_a_class_together(model, season):
+    items, labels, read = season
+    vectors, problems = embed_items(Embedder(model, "cpu"), items, read=read)
+    assert problems == {} and vectors.shape == (24, 16) and vectors.dtype == np.float32
+    distances = ((vectors[:, None] - vectors[None]) ** 2).sum(-1)
+    alike = np.equal.outer(labels, labels)
+    assert distances[~alike].mean() > 4 * distances[alike].mean()
+
+
+def test_progress_counts_every_mini_batch(season, tmp_path):
+    items, labels, read = season
+    seen = []
+    start_model(
+        tmp_path, TRIPLET, items, classes=CLASSES, pretrained=True, weights=None, seed=1, read=read, tick=seen.append
+    )
+    train(tmp_path, TRAINING, items, labels, device="cpu", read=read, tick=seen.append)
+    finish_model(tmp_path, items, read=read, tick=seen.append)
+    assert [(p.done, p.total) for p in seen if p.phase == "training"] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert {p.phase for p in seen} == {"measuring", "training", "finishing"}
+
+
+def test_no_epochs_leave_the_start_weights(season, tmp_path):
+    folder = make(tmp_path / "model", season, training=TrainSettings(0, 0.1))
+    vectors, _ = embed_items(Embedder(folder, "cpu"), season[0], read=season[2])
+    assert vectors.std(axis=0).min() > 1e-3
+
+
+def test_an_untrained_deep_network_tells_images_apart(season, tmp_path):
+    items, _, read = season
+    settings = ModelSettings("mobilenet_v3_small", 8)
+    start_model(tmp_path, settings, items[:6], classes=CLASSES, pretrained=False, weights=None, seed=1, read=read)
+    network = read_draft(tmp_path).network.eval()
+    with torch.inference_mode():
+        vectors = network(torch.rand(4, 3, 64, 64))
+    assert vectors.std(dim=0).mean() > 0.01
+
+
+def test_an_item_that_cannot_be_read_is_reported_and_left_out(season, tmp_path, model):
+    items, labels, _ = season
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"")
+    items = [*items, Item(99, str(broken)), Item(100, str(tmp_path / "gone.jpg"))]
+    start_model(tmp_path, TRIPLET, items, classes=CLASSES, pretrained=True, weights=None, seed=7)
+    problems = train(tmp_path, TRAINING, items, [*labels, 0, 1], device="cpu")
+    assert {row: code for row, (code, _) in problems.items()} == {99: "empty_file", 100: "missing"}
+    vectors, problems = embed_items(Embedder(model, "cpu", batch_size=7), items)
+    assert {row: code for row, (code, _) in problems.items()} == {99: "empty_file", 100: "missing"}
+    assert not vectors[-2:].any() and vectors[:-2].any(axis=1).all()
+
+
+def test_a_lost_folder_ends_the_job(season, tmp_path, model):
+    items = [*season[0], Item(99, str(tmp_path / "lost" / "a.jpg"))]
+    with pytest.raises(ImagesOfflineError):
+        embed_items(Embedder(model, "cpu"), items)
+
+
+def test_a_stop_passes_through_embedding(season, model):
+    def stop(progress):
+        raise StopRequested
+
+    with pytest.raises(StopRequested):
+        embed_items(Embedder(model, "cpu"), season[0], tick=stop)
+
+
+def test_an_embedding_does_not_depend_on_its_batch(season, model):
+    items, _, read = season
+    together, _ = embed_items(Embedder(model, "cpu"), items, read=read)
+    alone, _ = embed_items(Embedder(model, "cpu", batch_size=1), items[::-1], read=read)
+    assert np.allclose(together, alone[::-1], atol=1e-5)
+
+
+def test_a_crop_is_embedded_as_its_own_image(season, tmp_path, model):
+    from camera_trap_al.core.records import Box
+
+    halves = Image.new("RGB", (200, 100), (160, 60, 60))
+    halves.paste((60, 60, 160), (100, 0, 200, 100))
+    halves.save(tmp_path / "halves.png")
+    Image.new("RGB", (100, 100), (160, 60, 60)).save(tmp_path / "red.png")
+    items = [
+        Item(0, str(tmp_path / "halves.png"), box=Box(0, 0, 0.5, 1)),
+        Item(1, str(tmp_path / "red.png")),
+        Item(2, str(tmp_path / "halves.png")),
+    ]
+    vectors, _ = embed_items(Embedder(model, "cpu"), items)
+    assert np.allclose(vectors[0], vectors[1], atol=1e-3)
+    assert not np.allclose(vectors[0], vectors[2], atol=0.1)
+
+
+@pytest.mark.parametrize("which", ["model", "softmax_model"])
+def test_the_onnx_file_says_what_torch_says(which, season, request):
+    folder = request.getfixturevalue(which)
+    session = onnxruntime.InferenceSession(folder / "embedding.onnx", providers=["CPUExecutionProvider"])
+    (given,), (returned,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [256, 256, 3])
+    assert (returned.name, returned.type, returned.shape[1:]) == ("embedding", "tensor(float)", [16])
+    for n in (1, 5):
+        images = np.stack([read_image(item.path) for item in season[0][:n]])
+        (embedding,) = session.run(None, {"images": images})
+        assert np.allclose(embedding, Embedder(folder, "cpu").embed(images), atol=1e-4)
+
+
+def test_the_onnx_file_is_self_contained(model):
+    graph = onnx.load(model / "embedding.onnx", load_external_data=False)
+    onnx.checker.check_model(graph)
+    assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in graph.graph.initializer)
+    assert [o.version for o in graph.opset_import if o.domain == ""] == [18]
+
+
+def test_the_newer_onnx_writer_gives_the_same(model, season):
+    pytest.importorskip("onnxscript")
+    from camera_trap_al.learn.model_folder import load_network
+    from camera_trap_al.learn.raw_onnx import ImagesToEmbedding, _by_export
+
+    facts = read_facts(model)
+    whole = ImagesToEmbedding(load_network(model, facts), facts.mean, facts.std).eval()
+    data = _by_export(whole, torch.zeros(2, 256, 256, 3, dtype=torch.uint8))
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    images = np.load(model / "reference_images.npy")
+    expected = np.load(model / "reference_embeddings.npy")
+    assert np.allclose(session.run(None, {"images": images})[0], expected, atol=1e-4)
+
+
+def test_the_references_are_images_and_their_embeddings(model):
+    images = np.load(model / "reference_images.npy", allow_pickle=False)
+    embeddings = np.load(model / "reference_embeddings.npy", allow_pickle=False)
+    assert images.shape == (16, 256, 256, 3) and images.dtype == np.uint8
+    assert embeddings.shape == (16, 16) and embeddings.dtype == np.float32
+    assert np.allclose(Embedder(model, "cpu").embed(images), embeddings, atol=1e-5)
+
+
+def test_model_json_says_what_the_model_is(model):
+    facts = json.loads((model / "model.json").read_text(encoding="utf-8"))
+    assert facts["format"] == 1 and facts["image_px"] == 256 and facts["input_px"] == 224
+    assert facts["classes"] == CLASSES and len(facts["mean"]) == len(facts["std"]) == 3
+    assert facts["settings"]["arch"] == "tiny" and "random weights" in facts["weights_from"]
+    assert read_facts(model).settings == TRIPLET
+
+
+@pytest.mark.parametrize("which", ["model", "softmax_model"])
+def test_the_sister_pipeline_gets_what_it_reads(which, request):
+    folder = request.getfixturevalue(which)
+    packed = torch.load(folder / "embedding_model_weights.pt", weights_only=True)
+    assert type(packed) is dict and "optimizer_state_dict" not in packed
+    assert packed["arch_name"] == "tiny" and type(packed["feat_dim"]) is int and packed["num_classes"] == 3
+    assert packed["classes"] == CLASSES and packed["class_to_idx"] == {"blue": 0, "green": 1, "red": 2}
+    state = packed["embedding_model_state_dict"]
+    network = torch.nn.Sequential()
+    network.inner_model = __import__("camera_trap_al.learn.backbones", fromlist=["x"]).build_network("tiny", 16, seed=0)
+    holder = torch.nn.Module()
+    if which == "model":
+        assert packed["loss_type"] == "triplet"
+        holder.inner_model = network.inner_model
+    else:
+        assert packed["loss_type"] == "softmax"
+        holder.embedding = torch.nn.Module()
+        holder.embedding.inner_model = network.inner_model
+        holder.classifier = torch.nn.Linear(16, 3)
+    torch.nn.DataParallel(holder).load_state_dict(state)
+
+
+def test_a_softmax_model_continues_with_a_new_class_and_keeps_the_others(softmax_model, season, tmp_path):
+    continue_model(tmp_path, softmax_model, classes=["blue", "fox", "green", "red"], seed=3)
+    draft, parent = read_draft(tmp_path), torch.load(softmax_model / "embedding_model_weights.pt", weights_only=True)
+    old = parent["embedding_model_state_dict"]["module.classifier.weight"]
+    assert torch.equal(draft.head.weight[[0, 2, 3]], old)
+    assert draft.facts.classes == ("blue", "fox", "green", "red")
+    assert draft.facts.mean == read_facts(softmax_model).mean
+
+
+def test_a_child_starts_from_its_parents_weights_and_goes_on(model, season, tmp_path):
+    items, labels, read = season
+    continue_model(tmp_path, model, classes=CLASSES, seed=11)
+    parent = Embedder(model, "cpu")
+    whole = read_draft(tmp_path).network.state_dict()
+    assert all(torch.equal(v, whole[k]) for k, v in parent._whole.network.state_dict().items())
+    train(tmp_path, TRAINING, items, labels, device="cpu", read=read)
+    finish_model(tmp_path, items, read=read)
+    assert weights_of(tmp_path) != weights_of(model)
+
+
+def test_a_model_that_is_finished_is_left_alone(model, season):
+    before = {p.name: p.stat().st_mtime_ns for p in model.iterdir()}
+    make(model, season)
+    assert {p.name: p.stat().st_mtime_ns for p in model.iterdir()} == before
+
+
+def test_a_learning_rate_that_explodes_is_named(season, tmp_path):
+    with pytest.raises(ModelError, match="smaller learning rate"):
+        make(tmp_path / "model", season, training=TrainSettings(5, 1e30))
+
+
+def test_a_damaged_model_is_named(model, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(model, folder)
+    (folder / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(ModelError, match="model.safetensors"):
+        Embedder(folder, "cpu")
+    (folder / "model.json").write_text('{"format": 2}', encoding="utf-8")
+    with pytest.raises(ModelError, match="format 2"):
+        Embedder(folder, "cpu")
+
+
+def test_batches_halve_when_memory_is_short():
+    tried = []
+
+    def compute(start, stop):
+        tried.append(stop - start)
+        if stop - start > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return list(range(start, stop))
+
+    limit = BatchLimit(10)
+    assert sum(limit.run(compute, 10), []) == list(range(10))
+    assert tried[:3] == [10, 5, 3] and limit.size == 3
+    with pytest.raises(RuntimeError, match="other"):
+        limit.run(lambda a, b: (_ for _ in ()).throw(RuntimeError("other")), 4)
