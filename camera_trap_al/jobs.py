@@ -41,8 +41,12 @@ class Job:
 
     def __init__(self, folder: WorkFolder, config: Config, name: str, catalog: Catalog, tick: Tick) -> None:
         self.folder, self.config, self.name, self.catalog, self.tick = folder, config, name, catalog, tick
-        self.identity = str(config.daemon.seed or catalog.fact("identity"))
         self.folders = {kind: str(path) for kind, path in image_folders(config).items()}
+
+    @property
+    def identity(self) -> str:
+        """What all seeds come from."""
+        return str(self.config.daemon.seed or self.catalog.fact("identity"))
 
     def seed(self, number: int) -> int:
         """Return the seed of model `number`."""
@@ -106,7 +110,7 @@ def weights_file(config: Config) -> Path | None:
 @jobs.register("TRAIN")
 def train_first(job: Job) -> None:
     """Make a model from start weights, trained if there are labels enough. Commits a model folder."""
-    from camera_trap_al.learn.training import start_model
+    from camera_trap_al.learn.making import start_model
 
     rows, species = job.catalog.labelled()
     classes = sorted(set(species))
@@ -126,10 +130,22 @@ def train_first(job: Job) -> None:
     _finish(job, number, draft, parent=0, settings=settings, rows=rows, species=species, classes=classes)
 
 
+@jobs.register("WEIGHTS")
+def fetch_weights(job: Job) -> None:
+    """Make sure that the start weights of a first model are on this computer. Commits: the file in torchvision's cache."""
+    from camera_trap_al.learn.backbones import build_network
+    from camera_trap_al.learn.weights import load_start_weights
+
+    settings = model_settings(job.config)
+    network = build_network(settings.arch, settings.feat_dim, seed=0)
+    pretrained, weights = job.config.embedding.pretrained, weights_file(job.config)
+    load_start_weights(network, settings.arch, pretrained=pretrained, weights=weights, tick=job.tick)
+
+
 @jobs.register("FINETUNE")
 def finetune(job: Job) -> None:
     """Train the current learner's model on. Commits a model folder."""
-    from camera_trap_al.learn.training import continue_model
+    from camera_trap_al.learn.making import continue_model
 
     parent = embeddings.current_learner(job.folder.embedding, generations.numbers(job.folder.models))
     if parent is None:
@@ -191,8 +207,9 @@ def _finish(
     species: list[str],
     classes: list[str],
 ) -> None:
+    from camera_trap_al.learn.making import finish_model
     from camera_trap_al.learn.model_folder import read_draft
-    from camera_trap_al.learn.training import finish_model, train
+    from camera_trap_al.learn.training import train
 
     begun = json.loads((draft / JOB_FACTS).read_text(encoding="utf-8"))
     items = job.catalog.items(rows, job.folders)
@@ -292,7 +309,7 @@ def _embed(job: Job, model: generations.Generation, folder: Path, rows: RowArray
     missing = rows[~Vectors(folder).covers(rows)]
     if len(missing) == 0:
         return
-    embedder: Embedder = Embedder(model.folder)
+    embedder: Embedder = Embedder(model.folder, batch_size=job.config.embedding.batch_size)
     total = len(missing)
     for start in range(0, total, embeddings.SHARD_ROWS):
         part = missing[start : start + embeddings.SHARD_ROWS]
@@ -301,7 +318,7 @@ def _embed(job: Job, model: generations.Generation, folder: Path, rows: RowArray
             job.tick(Progress(progress.phase, start + progress.done, total))
 
         items = job.catalog.items(part, job.folders)
-        vectors, problems = embed_items(embedder, items, batch_size=job.config.embedding.batch_size, tick=tick)
+        vectors, problems = embed_items(embedder, items, tick=tick)
         embeddings.write_shard(folder, part, vectors, problems, model.number)
 
 

@@ -187,19 +187,23 @@ class Loop:
             self.last_problem.pop(job, None)
 
     def _wait(self, facts: Facts) -> None:
-        for_files = self.work.inbox.settle_s if taking.has_unsettled(self.work) else self.work.config.daemon.poll_s
+        for_files = self.work.inbox.settle_s if facts.unsettled else self.work.config.daemon.poll_s
         for_worker = 0.5 if facts.worker else LONGEST_WAIT_S
         self.wake.wait(max(0.02, min(for_files, for_worker, self.rests.first_end_s(), LONGEST_WAIT_S)))
         self.wake.clear()
 
 
 def is_waiting(facts: Facts, step: Step) -> bool:
-    """Return whether a request is published, or all is finished, and nothing that bears on it is due."""
-    shown = facts.placed == facts.open if facts.open else facts.placed == "finished"
+    """Return whether a request is published, or all is finished, and nothing that bears on it is due.
+
+    From the second round on the first learner is waited for too, so that a program that is started anew for each round
+    learns something.
+    """
+    shown = facts.placed == (facts.open or "finished") and (facts.open <= 1 or facts.learner > 0)
     later = ("PREPARING", "LISTING", "EVALUATING", "EXPORTING", "REPORTING", "WAITING")
-    return shown and (step.name in later or step.name == "CATALOGUING" and facts.scanned)
+    return shown and not facts.unsettled and (step.name in later or step.name == "CATALOGUING" and facts.scanned)
 
 
 def is_idle(facts: Facts, step: Step) -> bool:
     """Return whether nothing is due and nothing is being prepared."""
-    return step.name == "WAITING" and not facts.worker and not facts.job
+    return step.name == "WAITING" and not facts.unsettled and not facts.worker and not facts.job

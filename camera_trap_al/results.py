@@ -11,10 +11,11 @@ import numpy as np
 
 from camera_trap_al.core.records import ImageKey, Prediction
 from camera_trap_al.core.steps import Facts
-from camera_trap_al.errors import ModelError
 from camera_trap_al.exporters import ExportSource, exporters
+from camera_trap_al.exporters.onnx import ExportCheckError
 from camera_trap_al.facts import fit_digest, fit_rows
 from camera_trap_al.labels.timelapse import write_labels, write_predictions, write_problems
+from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.classifier import fit_classifier, load_classifier, save_classifier
 from camera_trap_al.learn.evaluate import evaluate as measure
 from camera_trap_al.learn.evaluate import write_learning_curve, write_results
@@ -106,13 +107,13 @@ def evaluate(work: Work) -> None:
     log.info("accuracy: %.3f on %d validation images, with %d labels", metrics["accuracy"], len(rows), n_labels)
 
 
-def export_source(work: Work, checkpoint: generations.Generation) -> ExportSource:
+def export_source(folder: WorkFolder, checkpoint: generations.Generation) -> ExportSource:
     """Return what an export of a checkpoint is made from."""
     learner = checkpoint.manifest["learner"]
     return ExportSource(
-        model_folder=generations.folder_of(work.folder.models, learner),
+        model_folder=generations.folder_of(folder.models, learner),
         checkpoint_folder=checkpoint.folder,
-        scaler=embeddings.read_scaler(generations.folder_of(work.folder.embedding, learner)),
+        scaler=embeddings.read_scaler(generations.folder_of(folder.embedding, learner)),
         checkpoint=checkpoint.number,
         learner=learner,
     )
@@ -124,14 +125,12 @@ def export(work: Work) -> None:
     assert checkpoint is not None
     atomic.make_folder(work.folder.export)
     try:
-        exporters["onnx"].write(export_source(work, checkpoint), work.folder.export)
-        log.info("export: %s is of checkpoint %d", work.folder.export, checkpoint.number)
-    except ModelError as error:
-        atomic.replace_json(
-            work.folder.export / "check.json",
-            {"format": 1, "checkpoint": checkpoint.number, "ok": False, "text": str(error)},
-        )
+        exporters["onnx"].write(export_source(work.folder, checkpoint), work.folder.export)
+    except ExportCheckError as error:
+        # The check wrote check.json, which keeps this checkpoint from being tried again.
         log.warning("export: nothing was published: %s", error)
+    else:
+        log.info("export: %s is of checkpoint %d", work.folder.export, checkpoint.number)
 
 
 def report(work: Work) -> None:

@@ -15,7 +15,6 @@ from camera_trap_al.core.records import Prediction
 from camera_trap_al.core.steps import Facts
 from camera_trap_al.errors import ImagesOfflineError, ImageUnreadableError
 from camera_trap_al.images import read_image
-from camera_trap_al.labels.inbox import take_private_copy
 from camera_trap_al.labels.timelapse import FINISHED, write_request, write_selector
 from camera_trap_al.learn.classifier import Classifier, load_classifier
 from camera_trap_al.store import generations

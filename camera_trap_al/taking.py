@@ -63,11 +63,6 @@ def _taken(history: History) -> Mapping[tuple[str, int], str]:
     return {(name, mtime_ns): sha256 for name, sha256, mtime_ns in history.taken}
 
 
-def has_unsettled(work: Work) -> bool:
-    """Return whether a label file may still be growing."""
-    return bool(bin_files(work).unsettled)
-
-
 def answer(work: Work, name: str) -> None:
     """Write receipt and report of a label file that was taken. Commits: the receipt."""
     sequences = [seq for (known, _, _), seq in work.history.taken.items() if known == printable_name(name)]
@@ -184,19 +179,17 @@ def decide_file(
             config.classes.auto_add,
             config.classes.auto_add_min,
         ),
-        not_pool=_is_elsewhere(config),
+        not_pool=_is_elsewhere(config, images),
         unavailable=frozenset(catalog.unusable(awaited)),
     )
 
 
-def _is_elsewhere(config: Config) -> Callable[[ImageKey], bool]:
-    """Return a test for images of a training or validation folder, named from the folder that holds all of them."""
+def _is_elsewhere(config: Config, images: KnownImages) -> Callable[[ImageKey], bool]:
+    """Return a test for images of the training or validation folder, named from the folder that holds these too."""
     folders = image_folders(config)
-    root = folders[POOL]
-    names = [
-        folder.name for kind, folder in folders.items() if kind in (TRAIN, VALIDATION) and folder.parent == root.parent
-    ]
-    return lambda key: key.relative_path.partition("/")[0] in names
+    parent = folders[POOL].parent
+    names = {folder.name for kind, folder in folders.items() if kind in (TRAIN, VALIDATION) and folder.parent == parent}
+    return lambda key: key.relative_path.partition("/")[0] in names and key not in images
 
 
 def _now() -> str:

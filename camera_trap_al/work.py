@@ -89,12 +89,7 @@ class Work:
         for path in folder.folders():
             atomic.make_folder(path)
         _remove_leftovers(folder)
-        if folder.journal.exists() and folder.journal.stat().st_size:
-            journal = LabelJournal.open(folder.journal)
-        else:
-            journal = None
-        if journal is None or not journal.lines:
-            journal = LabelJournal.create(folder.journal, uuid.uuid4().hex, program_version())
+        journal = _open_journal(folder.journal)
         for said in _set_damaged_aside(folder):
             log.warning("recovery: %s", said)
         history = History()
@@ -153,6 +148,16 @@ class Work:
     def pool_root(self) -> Path:
         """Return the image root."""
         return image_folders(self.config)[POOL]
+
+
+def _open_journal(path: Path) -> LabelJournal:
+    """Open the journal, or make it where there is none or where making it was interrupted."""
+    if path.exists():
+        journal = LabelJournal.open(path)
+        if journal.lines:
+            return journal
+        journal.close()
+    return LabelJournal.create(path, uuid.uuid4().hex, program_version())
 
 
 def open_catalog(folder: WorkFolder, identity: str, journal_end: int) -> Catalog:

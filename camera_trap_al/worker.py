@@ -6,6 +6,7 @@ on its standard output. `python -m camera_trap_al.worker` is the child itself.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -152,10 +153,14 @@ class _TellingHandler(logging.Handler):
 
 
 def _tell(what: dict[str, Any]) -> None:
-    try:
+    with contextlib.suppress(OSError):
         print(json.dumps(what), flush=True)
-    except OSError:
-        pass
+
+
+def last_problem(output: str) -> str:
+    """Return the last problem that a child told in its output, or ""."""
+    told = [json.loads(line) for line in output.splitlines() if line.startswith('{"problem"')]
+    return told[-1]["problem"] if told else ""
 
 
 def _run_child(root: Path, job: str) -> int:

@@ -23,7 +23,6 @@ from camera_trap_al.layout import WorkFolder
 from camera_trap_al.lock import take_daemon_lock
 from camera_trap_al.loop import Loop, is_idle, is_waiting
 from camera_trap_al.results import read_metrics
-from camera_trap_al.taking import has_unsettled
 from camera_trap_al.store import atomic
 from camera_trap_al.work import Work, read_work_config
 from camera_trap_al_service.init import check_choices
@@ -73,13 +72,12 @@ def _run_loop(work: Work, max_rounds: float, until: str, handle_signals: bool) -
 
 def _ending(loop: Loop, until: str, max_rounds: float) -> Callable[[Facts, Step], bool]:
     def ends(facts: Facts, step: Step) -> bool:
-        settled = not has_unsettled(loop.work)
         if until == "waiting":
             _give_up(loop, facts)
-            return settled and is_waiting(facts, step)
+            return is_waiting(facts, step)
         if until == "idle" or (max_rounds < float("inf") and loop.rounds_left() <= 0):
             _give_up(loop, facts)
-            return settled and is_idle(facts, step) and not loop.rests.now()
+            return is_idle(facts, step) and not loop.rests.now()
         return False
 
     return ends

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,27 @@ def init(work: Path, folders: Mapping[str, str], options: Mapping[str, Any]) -> 
     lines = [line for found in surveys for line in _describe(found)]
     lines += _describe_cost(surveys, config, work)
     with_empty = {*classes, *([config.classes.empty] if config.classes.empty else [])}
-    empty = sorted({name for found in surveys for name in found.empty_classes} - set(config.classes.names))
-    if empty:
-        config = build({**config.flat(), "classes.names": [*config.classes.names, *empty]}, "camera-trap-al init")
+    config = _with_empty_classes(config, surveys)
+    if not with_empty and "classes.auto_add" not in options:
+        config = replace(config, classes=replace(config.classes, auto_add=True, auto_add_min=1))
+        lines.append(
+            "No class is known yet: the names that you write into Species become the classes (classes.auto_add)."
+        )
     make_work_folder(work, config)
     lines.append(f"Made the work folder {work.absolute()}; every option is explained in its config.toml.")
-    lines += _place_template(Path(config.data.unlabelled), work, sorted(with_empty))
+    menu = (
+        [*sorted(with_empty), *(word for word in config.labels.skip_words if word not in with_empty)]
+        if with_empty
+        else []
+    )
+    lines += _place_template(Path(config.data.unlabelled), work, menu)
     return lines
+
+
+def _with_empty_classes(config: Config, surveys: list[Survey]) -> Config:
+    """Return the configuration with the class folders that hold no image yet among `classes.names`."""
+    empty = {name for found in surveys for name in found.empty_classes} - set(config.classes.names)
+    return replace(config, classes=replace(config.classes, names=(*config.classes.names, *sorted(empty))))
 
 
 def check_choices(config: Config) -> None:
@@ -186,8 +200,8 @@ def _check_classes(surveys: list[Survey], config: Config) -> list[str]:
         if clashes:
             first, second = clashes[0]
             raise UsageError(
-                f"The classes '{first}' and '{second}' in {found.folder} differ only in upper and lower case, spaces or the"
-                " way accents are stored.",
+                f"The classes '{first}' and '{second}' in {found.folder} differ only in upper and lower case, spaces or"
+                " the way accents are stored.",
                 hint="Put their images into one folder.",
             )
         for name in [*found.classes, *found.empty_classes]:
@@ -218,8 +232,8 @@ def _check_enough(surveys: list[Survey], config: Config) -> None:
         flag = "--train" if found.kind == TRAIN else "--validation"
         if found.tally.counts["top"]:
             raise UsageError(
-                f"The {found.tally.counts['top']} photographs in {found.folder} lie directly in it, so their class is not"
-                " known.",
+                f"The {found.tally.counts['top']} photographs in {found.folder} lie directly in it, so their class is"
+                " not known.",
                 hint="Make a folder for each class and put them there.",
             )
         raise UsageError(
@@ -281,8 +295,8 @@ def _describe_cost(surveys: list[Survey], config: Config, work: Path) -> list[st
         else f"about {minutes / 60:.0f} hours"
     )
     lines.append(
-        f"The first pass over {n} images will take {about} without a GPU (decoding measured on {tried} of them, the network"
-        f" by rule of thumb) and {need / 1e9:.1f} GB of disk; {free / 1e9:.1f} GB are free."
+        f"The first pass over {n} images will take {about} without a GPU (decoding measured on {tried} of them, the"
+        f" network by rule of thumb) and {need / 1e9:.1f} GB of disk; {free / 1e9:.1f} GB are free."
     )
     if need > free:
         lines.append("  That is more than there is: free some space, or make the work folder on another disk.")

@@ -56,6 +56,11 @@ class Control:
     includes_empty: bool
     is_exported: bool
 
+    @property
+    def is_settable(self) -> bool:
+        """Return whether an import writes it as it stands: not what tells the image, and no date."""
+        return self.type not in ("File", "RelativePath", "DateTime")
+
     def complaint(self, value: str) -> str:
         """Return what an import says of a value it does not take, or ""."""
         if self.type in ("Flag", "DeleteFlag") and value.strip(DOTNET_SPACES).lower() not in ("true", "false"):

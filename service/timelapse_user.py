@@ -259,7 +259,7 @@ class ImageSet:
 
     def _value_complaints(self, headers: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[str]:
         """Return what is wrong with the first bad row and the one after it; behind them one cell more is looked at."""
-        checked = [control for label, control in self._controls.items() if label in headers and _is_settable(control)]
+        checked = [control for label, control in self._controls.items() if label in headers and control.is_settable]
         checked.sort(key=lambda control: headers.index(control.data_label))
 
         def complaints_of(n: int, controls: Sequence[Control]) -> list[str]:
@@ -283,6 +283,7 @@ class _Import:
     def __init__(self, rows: Sequence[ImageRow], controls: Mapping[str, Control]) -> None:
         self._rows = rows
         self._controls = controls
+        self._settable = {label for label, control in controls.items() if control.is_settable}
         self._find_places()
         self._duplicated = {combined(*place) for place, found in self._by_place.items() if len(found) > 1}
         self._changed: set[int] = set()
@@ -323,7 +324,7 @@ class _Import:
         A blank RelativePath stands for any folder: images of that name in other folders are overwritten.
         """
         date = _date_of(csv_row, YEAR_ONE)
-        values = {label: value for label, value in csv_row.items() if self._is_settable(label)}
+        values = {label: value for label, value in csv_row.items() if label in self._settable}
         values |= {"DateTime": date} if date else {}
         if values:
             place = (csv_row["RelativePath"], csv_row["File"])
@@ -353,16 +354,9 @@ class _Import:
         if any(row.values["RelativePath"] != relative_path or row.values["File"] != file for row in found):
             self._find_places()
 
-    def _is_settable(self, label: str) -> bool:
-        return label in self._controls and _is_settable(self._controls[label])
-
     def _set(self, row: ImageRow, values: Mapping[str, str]) -> None:
         row.values.update(values)
         self._changed.add(row.id)
-
-
-def _is_settable(control: Control) -> bool:
-    return control.type not in ("File", "RelativePath", "DateTime")
 
 
 def _date_of(csv_row: Mapping[str, str], without_time: str) -> str | None:

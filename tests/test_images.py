@@ -53,7 +53,7 @@ def test_the_default_is_256_pixels_and_takes_a_string(tmp_path):
 def test_odd_modes_keep_their_brightness(tmp_path, mode):
     grey = np.tile(np.repeat(np.array([0, 255], np.uint8), 20), (40, 1))
     if mode == "I;16":
-        image = Image.fromarray((grey.astype(np.uint16) * 257))
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
     elif mode == "F":
         image = Image.fromarray(grey.astype(np.float32) / 255)
     else:

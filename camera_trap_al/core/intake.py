@@ -90,7 +90,8 @@ class _Said:
 
     def __iter__(self) -> Iterator[tuple[ImageKey, list[tuple[int, str]]]]:
         for (key, species), line in zip(self.species.items(), self._lines, strict=True):
-            yield key, sorted([(line, species), *self.more.get(key, ())])
+            again = self.more.get(key)
+            yield key, sorted([(line, species), *again]) if again else [(line, species)]
 
 
 class _Intake:
@@ -259,7 +260,7 @@ class _Intake:
             if is_confirmed and key in self.labels.species:
                 self.counts["duplicates"] += len(rows)
                 continue
-            if len({name for _, name in rows}) > 1:
+            if len(rows) > 1 and len({name for _, name in rows}) > 1:
                 conflicts.append(Skip(key, "several_species"))
                 self.reject_several(key, rows)
                 continue

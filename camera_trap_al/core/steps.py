@@ -17,8 +17,8 @@ FINISHED = "finished"
 class Facts:
     """What is durable now, and what the folders show. Each name is explained in docs/architecture.md.
 
-    `untaken`, `unanswered` and `wishes` are file names; everything that counts is an int; `placed` is a round, 0 or
-    "finished"; `fit` and `fitted` are digests, "" where there is none.
+    `untaken`, `unsettled`, `unanswered` and `wishes` are file names; everything that counts is an int; `placed` is a
+    round, 0 or "finished"; `fit` and `fitted` are digests, "" where there is none.
     """
 
     online: bool = True
@@ -30,6 +30,7 @@ class Facts:
     shards: int = 0
     unanswered: tuple[str, ...] = ()
     untaken: tuple[str, ...] = ()
+    unsettled: tuple[str, ...] = ()
     wishes: tuple[str, ...] = ()
     open: int = 0
     unusable: int = 0

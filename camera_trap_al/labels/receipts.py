@@ -179,8 +179,9 @@ def _report_lines(receipt: Mapping[str, Any]) -> Iterator[str]:
         yield f"{code}: {CODES.get(code, '')}"
         for row in rows:
             where = f"line {row['line']} {row['path']}: ".replace(" :", ":") if row["line"] else ""
+            text = row["text"] if row["text"].endswith((".", "?")) else row["text"] + "."
             suggest = f" Did you mean {' or '.join(row['suggest'])}?" if row["suggest"] else ""
-            yield f"  {where}{row['text']}{suggest}"
+            yield f"  {where}{text}{suggest}"
     n_unlisted = receipt["counts"]["rejected"] - sum(row["line"] > 0 for row in receipt["rejected"])
     if n_unlisted > 0 and "several_species" not in by_code:
         yield f"… and {n_unlisted} more rows that were not taken."
@@ -193,20 +194,23 @@ def verdict_in_words(receipt: Mapping[str, Any]) -> str:
         return "not read, it is known."
     if verdict in ("rejected", "incomplete") and not counts["rows"]:
         return "nothing was taken. " + " ".join(row["text"] for row in receipt["rejected"])
-    parts = [f"{counts['accepted'] + counts['corrected']} labels taken"]
-    for name, text in _COUNT_TEXTS.items():
-        if counts[name]:
-            parts.append(f"{counts[name]} {text}")
+    said = counts | {"taken": counts["accepted"] + counts["corrected"]}
+    parts = [
+        text.format(n=said[name], s="" if said[name] == 1 else "s")
+        for name, text in _COUNT_TEXTS.items()
+        if said[name] or name == "taken"
+    ]
     return ", ".join(parts) + "."
 
 
 _COUNT_TEXTS = {
-    "corrected": "of them corrections",
-    "unchanged": "unchanged",
-    "skipped": "images skipped",
-    "unlabelled": "labels taken back",
-    "unrequested": "not asked for and ignored",
-    "rejected": "rows not taken",
+    "taken": "{n} label{s} taken",
+    "corrected": "{n} of them corrected",
+    "unchanged": "{n} unchanged",
+    "skipped": "{n} image{s} skipped",
+    "unlabelled": "{n} label{s} taken back",
+    "unrequested": "{n} not asked for and ignored",
+    "rejected": "{n} row{s} not taken",
 }
 
 

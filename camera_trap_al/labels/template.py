@@ -22,7 +22,7 @@ from urllib.parse import quote
 from camera_trap_al.errors import TemplateError
 from camera_trap_al.store import atomic
 
-NEEDED_FIELDS = {"Species": "FixedChoice", "Selected": "Flag"}
+NEEDED_FIELDS = {"Species": ("FixedChoice", "Note"), "Selected": ("Flag",)}
 VERSION = "2.3.0.0"  # the first with this layout; an older Timelapse warns of a higher one, a newer one raises it
 BUSY_TIMEOUT_S = 5.0
 
@@ -106,7 +106,7 @@ def make_template(path: Path, classes: Sequence[str]) -> None:
     Parameters
     ----------
     path : where to put it; the folder is the root of the images and must exist
-    classes : the items of the Species menu in this order; there may be none
+    classes : the items of the Species menu in this order; with none, Species is a Note that any name is typed into
 
     Raises
     ------
@@ -167,7 +167,7 @@ def read_template(path: Path) -> Template:
 def missing_fields(template: Template) -> list[str]:
     """Return the data labels of `NEEDED_FIELDS` that the template lacks or has with another type."""
     found = {field.data_label: field.type for field in template.fields}
-    return [data_label for data_label, type_ in NEEDED_FIELDS.items() if found.get(data_label) != type_]
+    return [data_label for data_label, types in NEEDED_FIELDS.items() if found.get(data_label) not in types]
 
 
 def _check_classes(classes: Sequence[str]) -> None:
@@ -194,6 +194,8 @@ def _new_database(classes: Sequence[str]) -> bytes:
             database.executescript(SCHEMA)
             database.execute("INSERT INTO TemplateInfo VALUES (?, ?, '')", (VERSION, VERSION))
             for order, field in enumerate(STANDARD_FIELDS + PROJECT_FIELDS, start=1):
+                if field.data_label == "Species" and not classes:
+                    field = field._replace(type="Note", tooltip="What the image shows; type its name")
                 items = _choice_list(classes) if field.type == "FixedChoice" else ""
                 database.execute(INSERT_FIELD, _columns(field, order, items))
         return path.read_bytes()

@@ -62,7 +62,8 @@ def start_model(
     """Commit a model as it is before its first epoch; do nothing if the folder holds one.
 
     Mean and standard deviation are measured here. A network that starts at random gets its batch-norm statistics
-    from a few images: with torch's own (mean 0, variance 1) a deep one gives almost the same numbers for every image.
+    from a few images: with torch's own (mean 0, variance 1) embeddings may be as small as 1e-9 (mobilenet_v2), which
+    half precision cannot hold.
 
     Parameters
     ----------

@@ -40,12 +40,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What `model.json` says of a model. `mean` and `std` are of red, green, blue in [0, 1]."""
+    """What `model.json` says of a model. `mean` and `std` are of red, green and blue (three numbers), in [0, 1]."""
 
     settings: ModelSettings
     classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     weights_from: str
 
     def as_facts(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class ModelFacts:
             raise ModelError(text, hint="Update the program.")
         settings = ModelSettings.from_facts(facts["settings"])
         mean, std = (float(v) for v in facts["mean"]), (float(v) for v in facts["std"])
-        return cls(settings, tuple(facts["classes"]), tuple(mean), tuple(std), facts["weights_from"])  # type: ignore[arg-type]
+        return cls(settings, tuple(facts["classes"]), tuple(mean), tuple(std), facts["weights_from"])
 
 
 @dataclass
@@ -97,8 +97,10 @@ def is_finished(folder: Path) -> bool:
 
 
 def read_facts(folder: Path) -> ModelFacts:
-    """Read `model.json`. Raises `ModelError`."""
+    """Read what a model is, finished or (from the draft's header) in the making. Raises `ModelError`."""
     path = folder / FACTS
+    if not path.is_file() and (folder / DRAFT).is_file():
+        return ModelFacts.from_facts(_read_header(folder / DRAFT), folder / DRAFT)
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         return ModelFacts.from_facts(facts, path)
@@ -155,7 +157,9 @@ def read_draft(folder: Path) -> Draft:
     if head is not None:
         _load(head, _part(tensors, "head."), path)
     progress = {name: int(told[name]) for name in ("seed", "epoch", "batch", "batch_limit")}
-    return Draft(facts, network, head, moments=_part(tensors, "moments."), **progress)
+    # Copies: what safetensors reads is mapped to the file, and Windows replaces no file that is mapped.
+    moments = {name: value.clone() for name, value in _part(tensors, "moments.").items()}
+    return Draft(facts, network, head, moments=moments, **progress)
 
 
 def write_model(

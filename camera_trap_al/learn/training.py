@@ -118,7 +118,7 @@ class _Work:
         for index in indices:
             result = next(changed)
             if isinstance(result[0], str):
-                self.problems[self._items[index].row] = result  # type: ignore[assignment]
+                self.problems[self._items[index].row] = result
                 continue
             images.append(result[0])
             erasures.append(result[1])
@@ -195,7 +195,7 @@ class _Training:
                 f"Training failed in epoch {self.draft.epoch + 1}: the loss is no longer a number.",
                 hint="Choose a smaller learning rate (embedding_train_lr, embedding_finetuning_lr).",
             )
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         return value
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import re
 import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import urlparse
 
 from camera_trap_al.errors import ModelError, WeightsMissingError
 from camera_trap_al.learn.backbones import backbones
@@ -24,6 +24,23 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 DOWNLOAD_TIMEOUT_S = 30.0
+DOWNLOAD_FROM = "https://download.pytorch.org/models/"
+# torchvision's ImageNet weights, its default first; the eight digits are the beginning of the file's SHA-256.
+TORCHVISION_FILES = {
+    "resnet18": ("resnet18-f37072fd.pth",),
+    "resnet34": ("resnet34-b627a593.pth",),
+    "resnet50": ("resnet50-11ad3fa6.pth", "resnet50-0676ba61.pth"),
+    "resnet101": ("resnet101-cd907fc2.pth", "resnet101-63fe2227.pth"),
+    "resnet152": ("resnet152-f82ba261.pth", "resnet152-394f9c45.pth"),
+    "resnext50_32x4d": ("resnext50_32x4d-1a0047aa.pth", "resnext50_32x4d-7cdf4587.pth"),
+    "resnext101_32x8d": ("resnext101_32x8d-110c445d.pth", "resnext101_32x8d-8ba56ff5.pth"),
+    "resnext101_64x4d": ("resnext101_64x4d-173b62eb.pth",),
+    "wide_resnet50_2": ("wide_resnet50_2-9ba9bcbe.pth", "wide_resnet50_2-95faca4d.pth"),
+    "wide_resnet101_2": ("wide_resnet101_2-d733dc28.pth", "wide_resnet101_2-32ee1156.pth"),
+    "mobilenet_v2": ("mobilenet_v2-7ebf99e0.pth", "mobilenet_v2-b0353104.pth"),
+    "mobilenet_v3_small": ("mobilenet_v3_small-047dcff4.pth",),
+    "mobilenet_v3_large": ("mobilenet_v3_large-5c1a4163.pth", "mobilenet_v3_large-8738ca79.pth"),
+}
 # Names under which programs wrap a network; the sister pipeline's are `module.inner_model.` and `module.embedding.`.
 WRAPPERS = frozenset({"module", "model", "backbone", "encoder", "embedding", "inner_model", "network", "state_dict"})
 STATE_KEYS = ("state_dict", "model_state_dict", "embedding_model_state_dict", "model")
@@ -45,7 +62,7 @@ class WeightsPlan:
 
 
 def find_weights(arch: str, *, pretrained: bool, weights: Path | None) -> WeightsPlan:
-    """Decide what a new model would start from, without loading or fetching anything.
+    """Decide what a new model would start from, without loading or fetching anything, torch included.
 
     Parameters
     ----------
@@ -229,13 +246,14 @@ def _download_or_explain(arch: str, plan: WeightsPlan, tick: Tick) -> None:
 
 def _torchvision_files(arch: str) -> list[tuple[Path, str]]:
     """Return where torchvision's weights would lie, and their addresses; its own default first."""
-    import torch
-    from torchvision import models
+    return [(_cache_folder() / name, DOWNLOAD_FROM + name) for name in TORCHVISION_FILES[arch]]
 
-    offered = models.get_model_weights(arch)
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    best_first = [offered.DEFAULT, *(w for w in offered if w is not offered.DEFAULT)]
-    return [(folder / Path(urlparse(w.url).path).name, w.url) for w in best_first]
+
+def _cache_folder() -> Path:
+    """Return the folder in which `torch.hub` keeps weights, found by its rules, but without loading torch."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("TORCH_HOME") or f"{cache}/torch"
+    return Path(home).expanduser() / "hub" / "checkpoints"
 
 
 def _unwrapped(name: str, known: Mapping[str, object]) -> str:

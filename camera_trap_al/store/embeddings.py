@@ -72,9 +72,9 @@ def read_shard_facts(folder: Path, name: str) -> Shard:
     return Shard(name, np.array(facts["rows"], dtype=np.int64), problems)
 
 
-def set_damaged_shards_aside(folder: Path, model: int) -> list[str]:
-    """Rename shards whose content does not fit their checksum or model; their rows count as uncovered again."""
-    said = []
+def damaged_shards(folder: Path, model: int) -> list[str]:
+    """Return the names of shards whose content does not fit their checksum or model."""
+    damaged = []
     for name in shard_names(folder):
         try:
             facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
@@ -84,8 +84,16 @@ def set_damaged_shards_aside(folder: Path, model: int) -> list[str]:
         except (OSError, ValueError, KeyError, TypeError):
             good = False
         if not good:
-            atomic.rename_aside(folder / f"{name}.json", f".bad-{name}.json")
-            said.append(f"{folder / name} is damaged and was set aside; its images are embedded again.")
+            damaged.append(name)
+    return damaged
+
+
+def set_damaged_shards_aside(folder: Path, model: int) -> list[str]:
+    """Rename damaged shards, so that their rows count as uncovered again; return sentences that say so."""
+    said = []
+    for name in damaged_shards(folder, model):
+        atomic.rename_aside(folder / f"{name}.json", f".bad-{name}.json")
+        said.append(f"{folder / name} is damaged and was set aside; its images are embedded again.")
     return said
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import struct
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from camera_trap_al.labels.template import make_template
-from camera_trap_al_service import timelapse_files
 from camera_trap_al_service.timelapse_files import TimelapseRefused, find_images, split_csv
 from camera_trap_al_service.timelapse_user import ImageRow, ImageSet
 
@@ -26,15 +24,6 @@ def add_image(root: Path, path: str, content: bytes = b"", taken: datetime = TAK
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
     os.utime(target, (taken.timestamp(), taken.timestamp()))
-
-
-def exif(date: str, order: str = "<") -> bytes:
-    mark = b"II*\0" if order == "<" else b"MM\0*"
-    first = struct.pack(f"{order}IHHHII", 8, 1, 0x8769, 4, 1, 26) + b"\0" * 4
-    second = struct.pack(f"{order}HHHII", 1, 0x9003, 2, 20, 44) + b"\0" * 4
-    tiff = mark + first + second + date.encode("ascii") + b"\0"
-    body = b"Exif\0\0" + tiff
-    return b"\xff\xd8\xff\xe1" + struct.pack(">H", len(body) + 2) + body + b"\xff\xda"
 
 
 @pytest.fixture
@@ -63,18 +52,6 @@ def row_of(user: ImageSet, folder: str, file: str) -> ImageRow:
 
 def selected(user: ImageSet) -> list[tuple[str, str]]:
     return [row.key for row in user.select_all() if row.values["Selected"] == "true"]
-
-
-def test_only_what_timelapse_loads_is_an_image(tmp_path: Path) -> None:
-    seen = ["a.jpg", "B.JPG", "clip.MP4", "x/c.avi", "x/d.asf", "x/e.mov", "x/.jpg"]
-    unseen = ["a.jpeg", "b.png", "c.tif", "._a.jpg", "x/Backups/a.jpg", "DeletedFiles/a.jpg", ".vthumb/a.jpg"]
-    unseen += ["@Recycle/a.jpg"]
-    if os.name != "nt":  # Windows marks hidden folders in another way, and makes no such long names
-        unseen += [".hidden/a.jpg", "x/y/" + "n" * 250 + ".jpg"]
-    for path in seen + unseen:
-        add_image(tmp_path, path)
-    found = ["/".join([*folder.split("\\"), file]).lstrip("/") for folder, file in find_images(tmp_path)]
-    assert sorted(found) == sorted(seen)
 
 
 def test_folders_are_written_with_backslashes_in_order_of_their_paths(root: Path) -> None:
@@ -344,31 +321,6 @@ def test_duplicates_get_the_rows_of_the_file_in_turn_and_are_labelled_apart(root
 def test_dates_are_imported_by_timelapses_rules(root: Path, user: ImageSet, header: str, cells: str, date: str) -> None:
     user.import_csv(selector(root, f"File,RelativePath,{header}", f"IMG_1.JPG,North,{cells}"))
     assert row_of(user, "North", "IMG_1.JPG").values["DateTime"] == date
-
-
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_the_date_is_that_of_the_camera_if_the_image_tells_it(tmp_path: Path, order: str) -> None:
-    add_image(tmp_path, "a.jpg", exif("2019:05:06 07:08:09", order))
-    assert timelapse_files.date_taken(tmp_path / "a.jpg") == "2019-05-06 07:08:09"
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\xd8", exif("0000:00:00 00:00:00"), exif("2019:05:06 07:08:09")[:40]])
-def test_the_date_is_that_of_the_file_if_the_image_does_not_tell(tmp_path: Path, content: bytes) -> None:
-    add_image(tmp_path, "a.jpg", content)
-    assert timelapse_files.date_taken(tmp_path / "a.jpg") == "2024-09-17 18:44:56"
-
-
-@pytest.mark.parametrize(
-    ("text", "rows"),
-    [
-        ('a, b ," c "\r\n\r\n"d""e",\n', [["a", "b", " c "], ['d"e', ""]]),
-        ('"two\r\nlines",x\ry', [["two\r\nlines", "x"], ["y"]]),
-        ('5" pipe,"a"b,"open', [['5" pipe', "ab", "open"]]),
-        (" \n\ta,", [[""], ["\ta", ""]]),
-    ],
-)
-def test_csv_text_is_split_as_timelapse_splits_it(text: str, rows: list[list[str]]) -> None:
-    assert split_csv(text) == rows
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

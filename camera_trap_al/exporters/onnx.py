@@ -1,0 +1,170 @@
+"""Model folder + scaler + classifier → `export/`: built in memory, checked in onnxruntime, then put in place.
+
+The four files of the reference program, which its sister pipeline reads, and beside them the whole way from image to
+probabilities as ONNX.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from camera_trap_al.errors import ModelError
+from camera_trap_al.exporters import ExportSource, exporters
+from camera_trap_al.exporters.check import check_export
+from camera_trap_al.exporters.graphs import classifier_graph, embedding_graph, model_graph, parse
+from camera_trap_al.exporters.readme import PREPROCESSING, readme
+from camera_trap_al.learn.classifier import REFERENCE, Classifier, load_classifier
+from camera_trap_al.store import atomic, generations
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+MODEL_FACTS, RAW_ONNX, SISTER = "model.json", "embedding.onnx", "embedding_model_weights.pt"
+REFERENCE_IMAGES, REFERENCE_EMBEDDINGS = "reference_images.npy", "reference_embeddings.npy"
+LIBRARIES = ("numpy", "onnx", "onnxruntime", "scikit-learn", "skl2onnx")
+PACKAGE = "camera_trap_al"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The source as read: JSON facts of the model, its files as bytes, its reference arrays, and the classifier.
+
+    `images` is (m, 256, 256, 3) uint8, `embeddings` (m, d) float32, raw, `proba` (m, k) float32.
+    """
+
+    facts: Mapping[str, Any]
+    raw_onnx: bytes
+    sister: bytes
+    images: npt.NDArray[np.uint8]
+    embeddings: npt.NDArray[np.float32]
+    proba: npt.NDArray[np.float32]
+    classifier: Classifier
+
+
+class OnnxExport:
+    """The export for other programs, and for our own `predict`."""
+
+    def write(self, source: ExportSource, folder: Path) -> list[str]:
+        """Write and check the export; files are replaced one by one, `manifest.json` last.
+
+        A file that would not change is left alone. See `Exporter` for what is promised and raised.
+        """
+        parts = read_parts(source)
+        files = build_files(source, parts)
+        check_export(files, parts.images, parts.embeddings, source.scaler, parts.proba)
+        for name, data in files.items():
+            if not _holds(folder / name, data):
+                atomic.replace_bytes(folder / name, data)
+        atomic.replace_json(folder / MANIFEST, _manifest(source, parts, files))
+        return [*files, MANIFEST]
+
+
+def read_parts(source: ExportSource) -> Parts:
+    """Read what an export is made from. Raises `ModelError` for a file that is missing, damaged or does not fit."""
+    model = source.model_folder
+    try:
+        parts = Parts(
+            facts=json.loads((model / MODEL_FACTS).read_text(encoding="utf-8")),
+            raw_onnx=(model / RAW_ONNX).read_bytes(),
+            sister=(model / SISTER).read_bytes(),
+            images=np.load(model / REFERENCE_IMAGES, allow_pickle=False),
+            embeddings=np.load(model / REFERENCE_EMBEDDINGS, allow_pickle=False),
+            proba=np.load(source.checkpoint_folder / REFERENCE, allow_pickle=False),
+            classifier=load_classifier(source.checkpoint_folder),
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"A file that the export is made from cannot be read ({error}).", hint="Fit or train again."
+        ) from error
+    _check_sizes(source, parts)
+    return parts
+
+
+def build_files(source: ExportSource, parts: Parts) -> dict[str, bytes]:
+    """Return the content of every file of an export but its manifest, by name."""
+    classes = parts.classifier.classes
+    raw = parse(parts.raw_onnx, RAW_ONNX)
+    metadata = _metadata(source, parts)
+    return {
+        "classifier.onnx": classifier_graph(parts.classifier),
+        SISTER: parts.sister,
+        "dataset_mean.npy": _npy(parts.facts["mean"]),
+        "dataset_std.npy": _npy(parts.facts["std"]),
+        "embedding.onnx": embedding_graph(raw, source.scaler, metadata),
+        "model.onnx": model_graph(raw, source.scaler, parts.classifier, metadata),
+        "classes.json": (json.dumps(list(classes), ensure_ascii=False, indent=1) + "\n").encode("utf-8"),
+        "classes.txt": "".join(f"{name}\n" for name in classes).encode("utf-8"),
+        "README_export.txt": readme(parts.facts, classes, source.checkpoint, source.learner).encode("utf-8"),
+    }
+
+
+def _check_sizes(source: ExportSource, parts: Parts) -> None:
+    d, k = parts.embeddings.shape[1], len(parts.classifier.classes)
+    sizes = (parts.classifier.feat_dim, source.scaler.shape, parts.proba.shape, len(parts.images))
+    if sizes != (d, (2, d), (len(parts.images), k), len(parts.embeddings)) or len(parts.images) == 0:
+        raise ModelError(
+            f"Checkpoint {source.checkpoint} and learner {source.learner} do not fit together: the model has {d}"
+            f" dimensions and {len(parts.embeddings)} reference images, the scaler {source.scaler.shape[-1]} dimensions,"
+            f" the classifier {parts.classifier.feat_dim} and {len(parts.proba)} reference images.",
+            hint="Fit the classifier again.",
+        )
+
+
+def _metadata(source: ExportSource, parts: Parts) -> dict[str, str]:
+    return {
+        "classes": json.dumps(list(parts.classifier.classes), ensure_ascii=False),
+        "mean": json.dumps(parts.facts["mean"]),
+        "std": json.dumps(parts.facts["std"]),
+        "preprocessing": PREPROCESSING,
+        "checkpoint": str(source.checkpoint),
+        "learner": str(source.learner),
+        "created_by": _created_by(),
+    }
+
+
+def _manifest(source: ExportSource, parts: Parts, files: Mapping[str, bytes]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "kind": "export",
+        "model": source.learner,
+        "learner": source.learner,
+        "checkpoint": source.checkpoint,
+        "classes": list(parts.classifier.classes),
+        "settings": parts.facts["settings"],
+        "created_by": _created_by(),
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "files": {
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+        },
+    }
+
+
+def _created_by() -> str:
+    try:
+        return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
+    except importlib.metadata.PackageNotFoundError:
+        return PACKAGE
+
+
+def _npy(values: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(values, dtype=np.float64), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != len(data):
+        return False
+    return generations.file_sha256(path) == hashlib.sha256(data).hexdigest()
+
+
+exporters.register("onnx")(OnnxExport())

@@ -1,0 +1,85 @@
+"""`README_export.txt`: what the files of an export are, how to run them, and what the sister pipeline makes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PREPROCESSING = (
+    "Decode to upright 8-bit RGB and resize to 256 x 256 pixels (bilinear, squashed, not cut): uint8"
+    " (n, 256, 256, 3). Centre crop, division by 255, mean, standard deviation and embedding scaler are inside."
+)
+
+TEXT = """\
+What this folder holds: checkpoint {checkpoint}, learner {learner}, {k} classes
+
+  model.onnx                  image -> probability of each class; all that is needed to classify
+  embedding.onnx              image -> scaled embedding ({d} numbers)
+  classifier.onnx             scaled embedding -> class number, probabilities
+  classes.txt, classes.json   the class names; class number 0 is the first line
+  embedding_model_weights.pt  the network for PyTorch ({arch}, loss {loss})
+  dataset_mean.npy, dataset_std.npy   of red, green, blue, between 0 and 1
+  manifest.json               what all this was made from, and the SHA-256 of each file; written last
+  check.json                  if it is there: the outcome of the last check of an export
+
+TO CLASSIFY A FOLDER OF IMAGES
+
+  camera-trap-al predict THIS_FOLDER IMAGES --out predictions.csv
+
+TO USE model.onnx FROM OTHER PROGRAMS
+
+  Input `images`, output `probabilities` (n, {k}), columns in the order of classes.txt.
+  {preprocessing}
+
+  import json, numpy as np, onnxruntime
+  from PIL import Image, ImageOps
+  image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB").resize((256, 256), Image.BILINEAR)
+  session = onnxruntime.InferenceSession("model.onnx")
+  probabilities = session.run(None, {{"images": np.asarray(image)[None]}})[0][0]
+  print(json.load(open("classes.json", encoding="utf-8"))[probabilities.argmax()])
+
+THE ANIMAL CLASSIFIER PIPELINE (github.com/garethlamb/animal_classifier_pipeline)
+
+  It reads classifier.onnx, embedding_model_weights.pt, dataset_mean.npy and dataset_std.npy of this folder
+  (model_path).{sister}
+
+  1. It does not read class names. Put these into classify_animals/scripts/config.py, in place of its own:
+
+SPECIES_CATEGORIES = np.array({names})
+
+  2. It scales embeddings anew within each batch of crops, not as this classifier was trained. So the species of a crop
+     depends on its neighbours: with few crops in a batch, or crops sorted by species, accuracy falls far. Use a
+     batch_size of at least the number of crops and classifier_batch_size=32. model.onnx has no such limit.
+  3. It cuts its crops square by a rule of its own, with black fill and no margin. A model trained on whole frames or on
+     wider crops does worse on them.
+  4. Its entropy threshold is not used with these models, so it never says "unknown". `camera-trap-al predict
+     --min-confidence 0.6` does.
+"""
+
+UNREADABLE = """
+  THIS MODEL IT CANNOT READ: it does not know the network {arch} with {d} dimensions. Train with resnet18, or another
+  resnet, densenet, vgg or alexnet, if you need it there. Everything else in this folder works."""
+
+
+def readme(facts: Mapping[str, Any], classes: Sequence[str], checkpoint: int, learner: int) -> str:
+    """Return the text of `README_export.txt`.
+
+    Parameters
+    ----------
+    facts : of the model, as `model.json` holds them
+    classes : of the classifier, in the order of its outputs
+    """
+    settings = facts["settings"]
+    sister = UNREADABLE.format(arch=settings["arch"], d=settings["feat_dim"])
+    return TEXT.format(
+        checkpoint=checkpoint,
+        learner=learner,
+        k=len(classes),
+        d=settings["feat_dim"],
+        arch=settings["arch"],
+        loss=settings["loss"],
+        preprocessing=PREPROCESSING,
+        sister="" if facts.get("sister_pipeline_reads", True) else sister,
+        names=json.dumps(list(classes), ensure_ascii=False),
+    )

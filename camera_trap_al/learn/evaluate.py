@@ -1,0 +1,145 @@
+"""Metrics of a classifier on labelled images, and `test_results/`: metrics, confusion matrices, the learning curve."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from camera_trap_al.learn.figures import confusion_figure, curve_figure
+from camera_trap_al.store import atomic
+
+FORMAT = 1
+METRICS, MATRIX, MATRIX_PICTURE = "metrics.json", "confusion_matrix.npy", "confusion_matrix.png"
+CURVE, CURVE_PICTURE = "learning_curve.csv", "learning_curve.png"
+RESULTS_PREFIX = "train_set_size_"
+CURVE_COLUMNS = ("labels", "accuracy", "macro_f1", "macro_precision", "macro_recall", "n", "checkpoint")
+CONFUSION = "confusion_matrix"
+
+IntArray = npt.NDArray[np.int64]
+
+
+def evaluate(truth: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
+    """Compare predicted with true classes.
+
+    Parameters
+    ----------
+    truth, predicted : n class names each, n >= 1
+    classes : all classes of the project, which gives the order; a name beyond them is added at the end
+
+    Returns
+    -------
+    JSON values. Those of the reference program: `accuracy`; `micro_precision` and `micro_recall`, equal to the
+    accuracy where each image has one label; `macro_precision` and `macro_recall`; `conf_mat_classes`, the classes that
+    occur in `truth` or `predicted`, in order. Beside them `macro_f1`, `n`, `per_class` (name → precision, recall, f1,
+    support, predicted) and `confusion_matrix`, a list of rows (true class) of counts by predicted class.
+
+    Fractions are in [0, 1]. A precision, recall or F1 of 0/0 counts as 0. The macro figures are plain means over
+    `conf_mat_classes`, so a class that is predicted but never true lowers them, and one that occurs in neither does
+    not count.
+    """
+    names = list(dict.fromkeys([*classes, *sorted({*truth, *predicted} - set(classes))]))
+    present = [name for name in names if name in {*truth, *predicted}]
+    matrix = _confusion(truth, predicted, present)
+    hits, n_true, n_predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    recall, precision = _ratio(hits, n_true), _ratio(hits, n_predicted)
+    f1 = _ratio(2 * hits, n_true + n_predicted)
+    accuracy = float(hits.sum() / matrix.sum())
+    per_class = {
+        name: {
+            "precision": float(precision[i]),
+            "recall": float(recall[i]),
+            "f1": float(f1[i]),
+            "support": int(n_true[i]),
+            "predicted": int(n_predicted[i]),
+        }
+        for i, name in enumerate(present)
+    }
+    return {
+        "accuracy": accuracy,
+        "micro_precision": accuracy,
+        "micro_recall": accuracy,
+        "macro_precision": float(precision.mean()),
+        "macro_recall": float(recall.mean()),
+        "macro_f1": float(f1.mean()),
+        "n": int(matrix.sum()),
+        "conf_mat_classes": present,
+        "per_class": per_class,
+        CONFUSION: matrix.tolist(),
+    }
+
+
+def write_results(folder: Path, metrics: Mapping[str, Any], **facts: Any) -> None:
+    """Write `confusion_matrix.npy` (int64) and `.png`, and `metrics.json` last; each is durable on return.
+
+    Parameters
+    ----------
+    folder : `train_set_size_N`, made if it is not there
+    metrics : as `evaluate` gives them
+    facts : JSON values to note in `metrics.json`, such as `checkpoint` and `train_set_size`
+    """
+    matrix = np.array(metrics[CONFUSION], dtype=np.int64)
+    classes = metrics["conf_mat_classes"]
+    atomic.make_folder(folder)
+    atomic.replace_file(folder / MATRIX, lambda file: np.save(file, matrix, allow_pickle=False))
+    subtitle = f"{metrics['n']:,} images, accuracy {metrics['accuracy']:.1%}, macro F1 {metrics['macro_f1']:.1%}"
+    if "train_set_size" in facts:
+        subtitle += f", learned from {facts['train_set_size']:,} labels"
+    atomic.replace_bytes(folder / MATRIX_PICTURE, confusion_figure(matrix, classes, subtitle))
+    noted = {name: value for name, value in metrics.items() if name != CONFUSION}
+    atomic.replace_json(folder / METRICS, {"format": FORMAT, **facts, **noted})
+
+
+def write_learning_curve(test_results: Path) -> None:
+    """Write `learning_curve.csv` and `.png` from every `train_set_size_*/metrics.json` below the folder.
+
+    A row for each size, by number of labels. Folders without metrics that can be read are passed over.
+    """
+    points = _read_points(test_results)
+    if not points:
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(CURVE_COLUMNS)
+    for point in points:
+        writer.writerow([_cell(point[column]) for column in CURVE_COLUMNS])
+    atomic.replace_bytes(test_results / CURVE, text.getvalue().encode("utf-8"))
+    labels = [point["labels"] for point in points]
+    curves = {"Accuracy": [p["accuracy"] for p in points], "Macro F1": [p["macro_f1"] for p in points]}
+    atomic.replace_bytes(test_results / CURVE_PICTURE, curve_figure(labels, curves))
+
+
+def _confusion(truth: Sequence[str], predicted: Sequence[str], present: Sequence[str]) -> IntArray:
+    assert len(truth) == len(predicted) > 0, "as many predictions as true classes, at least one"
+    index = {name: i for i, name in enumerate(present)}
+    k = len(present)
+    cells = np.array([index[t] * k + index[p] for t, p in zip(truth, predicted, strict=True)])
+    return np.bincount(cells, minlength=k * k).astype(np.int64).reshape(k, k)
+
+
+def _ratio(part: IntArray, whole: IntArray) -> npt.NDArray[np.float64]:
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+
+
+def _read_points(test_results: Path) -> list[dict[str, Any]]:
+    points = []
+    for path in sorted(test_results.glob(f"{RESULTS_PREFIX}*/{METRICS}")):
+        size = path.parent.name.removeprefix(RESULTS_PREFIX)
+        try:
+            metrics = json.loads(path.read_text(encoding="utf-8"))
+            point = {column: metrics.get(column, "") for column in CURVE_COLUMNS}
+            point |= {"labels": int(size), "accuracy": float(metrics["accuracy"]), "macro_f1": float(metrics["macro_f1"])}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        points.append(point)
+    return sorted(points, key=lambda point: int(point["labels"]))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6f}" if isinstance(value, float) else str(value)

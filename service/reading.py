@@ -1,0 +1,143 @@
+"""The verbs `status` and `check`: what a work folder says, without changing it and without a running daemon."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from camera_trap_al.catalog.catalog import Catalog
+from camera_trap_al.core.history import History
+from camera_trap_al.core.matching import KnownImages
+from camera_trap_al.errors import CameraTrapAlError, LabelFileError, UsageError, WorkFolderError
+from camera_trap_al.labels.template import find_templates, missing_fields, read_template
+from camera_trap_al.layout import WorkFolder
+from camera_trap_al.lock import is_held
+from camera_trap_al.store import embeddings, generations
+from camera_trap_al.store.journal import read_journal
+from camera_trap_al.taking import decide_file
+from camera_trap_al.work import read_work_config
+
+SHOWN_REJECTIONS = 20
+
+
+def read_status(root: Path) -> dict[str, Any]:
+    """Return what the daemon last said of itself, and whether it runs now. Raises `WorkFolderError`."""
+    folder, _ = read_work_config(root)
+    try:
+        status = json.loads(folder.status.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        status = {"format": 1, "state": "never started", "hint": f"Start it with `camera-trap-al run {root}`."}
+    status["running"] = is_held(folder.daemon_lock)
+    if not status["running"] and "round" in status:
+        status["state"] = "stopped"
+        status["hint"] = f"Start it with `camera-trap-al run {root}`. " + status["hint"]
+    return status if isinstance(status, dict) else {}
+
+
+def status_text(status: dict[str, Any]) -> str:
+    """Return a status as lines for a person."""
+    lines = [f"State: {status['state']}" + (" (running)" if status["running"] else " (not running)")]
+    if "round" in status:
+        images = status["images"]
+        lines += [
+            f"Images: {images['unlabelled']} without a label, {images['labelled']} labelled, {images['skipped']} skipped,"
+            f" {images['train']} to train on, {images['validation']} for validation",
+            f"Cannot be used: {images['quarantined']} unreadable, {images['missing']} missing,"
+            f" {images['not_listed']} not shown by Timelapse",
+        ]
+        if status["open"]:
+            lines.append(
+                f"Round {status['round']}: {status['awaited']} of {status['requested']} images still want a label"
+            )
+        accuracy = status["accuracy"]
+        lines.append(
+            f"Model {status['learner']}, classifier {status['checkpoint']}"
+            + (f", accuracy {accuracy:.3f} on the validation images" if accuracy is not None else "")
+        )
+    worker = status.get("worker")
+    if worker and status["running"]:
+        how_far = f", {worker['phase']} {worker['done']} of {worker['total']}" if "phase" in worker else ""
+        lines.append(f"In the background: {worker['job']}{how_far}")
+    lines += [f"Problem: {problem}" for problem in status.get("problems", ())]
+    lines.append(f"Next: {status['hint']}")
+    return "\n".join(lines)
+
+
+def check_work(root: Path) -> tuple[list[str], bool]:
+    """Verify configuration, journal, generations, shards and template; return lines and whether all is well."""
+    folder, config = read_work_config(root)
+    lines, problems = [f"{folder.config}: good"], []
+    if folder.journal.exists():
+        try:
+            journal, _, torn = read_journal(folder.journal)
+            lines.append(f"{folder.journal}: {len(journal)} lines, good")
+            if torn:
+                lines.append(f"  its last {len(torn)} bytes are torn; they are put aside at the next start")
+        except CameraTrapAlError as error:
+            problems.append(str(error))
+    else:
+        lines.append(f"{folder.journal}: not there yet; `run` makes it")
+    problems += _check_generations(folder, lines)
+    lines += _describe_template(Path(config.data.unlabelled))
+    return [*lines, *(f"PROBLEM: {problem}" for problem in problems)], not problems
+
+
+def _check_generations(folder: WorkFolder, lines: list[str]) -> list[str]:
+    problems = []
+    for parent in (folder.models, folder.checkpoints):
+        for number in generations.numbers(parent):
+            path = generations.folder_of(parent, number)
+            if generations.read_manifest(path) is None:
+                problems.append(f"{path} is damaged; the next start sets it aside.")
+            else:
+                lines.append(f"{path}: good")
+    for number in generations.numbers(folder.embedding):
+        path = generations.folder_of(folder.embedding, number)
+        damaged = embeddings.damaged_shards(path, number)
+        problems += [f"{path / name} is damaged; the next start embeds its images again." for name in damaged]
+        if not damaged:
+            lines.append(f"{path}: {len(embeddings.shard_names(path))} shards, good")
+    return problems
+
+
+def _describe_template(image_root: Path) -> list[str]:
+    try:
+        templates = find_templates(image_root)
+        if not templates:
+            return [f"There is no Timelapse template in {image_root}."]
+        missing = missing_fields(read_template(templates[0]))
+    except CameraTrapAlError as error:
+        return [str(error)]
+    if missing:
+        return [f"{templates[0]} lacks the fields {', '.join(missing)}; add them in Timelapse's template editor."]
+    return [f"{templates[0]}: good"]
+
+
+def check_file(root: Path, path: Path) -> tuple[list[str], bool]:
+    """Return what would be taken from a label file now, as lines, and whether anything would. Changes nothing."""
+    folder, config = read_work_config(root)
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist or is no file.", hint="Name the CSV that Timelapse exported.")
+    if not folder.journal.exists() or not folder.catalog.exists():
+        raise WorkFolderError(f"{root} was never started, so its images are not known yet.", hint="Use `run` first.")
+    history = History.of(read_journal(folder.journal)[0])
+    catalog = Catalog.open(folder.catalog, read_only=True)
+    try:
+        images = KnownImages(catalog.pool_keys(with_missing=True), config.labels.path_alias)
+        decision = decide_file(path, config, history, catalog, images=images)
+    except LabelFileError as error:
+        return [f"{path.name}: nothing would be taken. {error}"], False
+    finally:
+        catalog.close()
+    counts = decision.counts
+    lines = [
+        f"{path.name}: of {counts['rows']} rows {len(decision.taken)} labels would be taken, {counts['unchanged']} are known"
+        f" already, {counts['blank']} have no label, {counts['unrequested']} were not asked for, {counts['rejected']} would be"
+        " refused."
+    ]
+    lines += [f"  line {r.line}: {r.path}: {r.text}" for r in decision.rejections[:SHOWN_REJECTIONS]]
+    if len(decision.rejections) > SHOWN_REJECTIONS:
+        lines.append(f"  … and {len(decision.rejections) - SHOWN_REJECTIONS} more")
+    lines += [f"  {warning}" for warning in decision.warnings]
+    return lines, decision.is_good or not decision.rejections

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from camera_trap_al.catalog.catalog import MISSING_AFTER_SCANS, POOL, TRAIN, Catalog
+from camera_trap_al.catalog.scan import Scan, Tally, is_safe_name, walk
+from camera_trap_al.core.records import ImageKey
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    files = "pool/a/1.jpg pool/a/2.JPG pool/3.jpg pool/b/4.png pool/b/v.mp4 pool/Backups/x.jpg pool/.h/y.jpg pool/work/z.jpg"
+    for name in [*files.split(), "train/fox/1.jpg", "train/deer/2.jpg", "train/top.jpg"]:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"not opened by a scan")
+    return {TRAIN: tmp_path / "train", POOL: tmp_path / "pool"}
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog.open(tmp_path / "catalog.sqlite")
+
+
+def scan(catalog: Catalog, folders: dict[str, Path]) -> Scan:
+    one = Scan(catalog, folders, tool="timelapse", leave_out=folders[POOL] / "work")
+    while not one.run_slice():
+        pass
+    one.finish()
+    return one
+
+
+def test_a_scan_finds_images_at_all_levels_and_counts_the_rest(catalog: Catalog, folders: dict[str, Path]) -> None:
+    found = scan(catalog, folders)
+    assert [key.path for key in catalog.pool_keys()] == ["3.jpg", "a/1.jpg", "a/2.JPG", "b/4.png"]
+    assert [key.path for key in catalog.pool_keys(listed_only=True)] == ["3.jpg", "a/1.jpg", "a/2.JPG"]
+    assert found.tallies[POOL].counts == {"video": 1, "not shown": 1} and found.tallies[TRAIN].counts == {"top": 1}
+    assert catalog.folder_classes() == ["deer", "fox"] and catalog.labelled()[1] == ["deer", "fox"]
+
+
+def test_a_second_scan_changes_nothing(catalog: Catalog, folders: dict[str, Path]) -> None:
+    scan(catalog, folders)
+    before = (catalog.fact("pool_version"), catalog.askable()[0].tolist())
+    assert scan(catalog, folders).changed == 0
+    assert (catalog.fact("pool_version"), catalog.askable()[0].tolist()) == before
+
+
+def test_rows_are_never_used_again_and_a_changed_image_keeps_its_label(catalog: Catalog, folders: dict[str, Path]) -> None:
+    scan(catalog, folders)
+    key = ImageKey("a", "1.jpg")
+    catalog.project({key: ("fox", None, 5)}, 5, identity="x")
+    before = dict(zip(*[list(x) for x in catalog.labelled()], strict=True))
+    (folders[POOL] / "a/1.jpg").write_bytes(b"another content")
+    scan(catalog, folders)
+    after = dict(zip(*[list(x) for x in catalog.labelled()], strict=True))
+    assert sorted(before.values()) == sorted(after.values()) and max(after) > max(before)
+
+
+def test_a_label_that_came_first_meets_its_image_later(catalog: Catalog, folders: dict[str, Path]) -> None:
+    catalog.project({ImageKey("new", "9.jpg"): ("fox", None, 2)}, 2, identity="x")
+    scan(catalog, folders)
+    n = len(catalog.labelled()[0])
+    (folders[POOL] / "new").mkdir()
+    (folders[POOL] / "new/9.jpg").write_bytes(b"x")
+    scan(catalog, folders)
+    assert len(catalog.labelled()[0]) == n + 1 and catalog.mark == 2
+
+
+def test_a_vanished_image_is_given_up_only_after_three_scans_and_comes_back(catalog: Catalog, tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    for i in range(10):
+        (tmp_path / f"pool/{i}.jpg").write_bytes(b"x")
+    folders = {POOL: tmp_path / "pool"}
+    scan(catalog, folders)
+    (tmp_path / "pool/3.jpg").unlink()
+    for n in range(MISSING_AFTER_SCANS):
+        assert len(list(catalog.pool_keys())) == 10, n
+        scan(catalog, folders)
+    assert ImageKey("", "3.jpg") not in list(catalog.pool_keys())
+    assert catalog.unusable([ImageKey("", "3.jpg"), ImageKey("", "4.jpg")]) == {ImageKey("", "3.jpg"): "missing"}
+    (tmp_path / "pool/3.jpg").write_bytes(b"x")
+    scan(catalog, folders)
+    assert len(list(catalog.pool_keys())) == 10
+
+
+def test_a_half_empty_folder_is_taken_for_a_lost_share(catalog: Catalog, tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    for i in range(10):
+        (tmp_path / f"pool/{i}.jpg").write_bytes(b"x")
+    folders = {POOL: tmp_path / "pool"}
+    scan(catalog, folders)
+    for i in range(5):
+        (tmp_path / f"pool/{i}.jpg").unlink()
+    for _ in range(5):
+        scan(catalog, folders)
+    assert len(list(catalog.pool_keys())) == 10
+
+
+def test_quarantine_follows_the_row_and_ends_when_the_file_changes(catalog: Catalog, folders: dict[str, Path]) -> None:
+    scan(catalog, folders)
+    row = int(catalog.askable()[0][0])
+    catalog.absorb("gen-000001/shard-000000", {row: ("truncated", "cut")})
+    (key,) = catalog.keys_of([row])
+    assert row not in catalog.askable()[0] and catalog.unusable([key]) == {key: "unreadable"}
+    assert catalog.absorbed_shards() == {"gen-000001/shard-000000"} and catalog.problems()[0][2] == "truncated"
+    (folders[POOL] / key.path).write_bytes(b"whole now, and longer")
+    scan(catalog, folders)
+    assert not catalog.problems() and key in catalog.keys_of(catalog.askable()[0])
+
+
+def test_skips_and_labels_leave_the_askable(catalog: Catalog, folders: dict[str, Path]) -> None:
+    scan(catalog, folders)
+    keys = catalog.keys_of(catalog.askable()[0])
+    catalog.project({keys[0]: ("fox", None, 2), keys[1]: (None, "cannot_tell", 2)}, 2, identity="x")
+    counts = catalog.counts()
+    assert (counts.labelled, counts.skipped, counts.unlabelled, counts.not_listed) == (1, 1, 1, 1)
+    catalog.project({keys[0]: (None, None, 0)}, 3, identity="x")
+    assert catalog.counts().labelled == 0
+
+
+def test_links_are_not_followed_and_a_file_in_a_forbidden_folder_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool/loop").symlink_to(tmp_path / "pool")
+    (tmp_path / "pool/l.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    tally = Tally()
+    assert list(walk(tmp_path / "pool", POOL, tool="any", leave_out=None, tally=tally)) == []
+    assert tally.counts == {"link": 2}
+
+
+@pytest.mark.parametrize(
+    ("path", "safe"), [("=cmd|' /C calc'!A0.jpg", False), ("a/+x(1).jpg", False), ("-a.jpg", True), ("a\tb.jpg", False)]
+)
+def test_names_that_a_spreadsheet_could_run_are_known(path: str, safe: bool) -> None:
+    assert is_safe_name(path) is safe

@@ -1,0 +1,108 @@
+"""A season of small coloured pictures, and a person who labels them by the rules of Timelapse."""
+
+from __future__ import annotations
+
+import colorsys
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from camera_trap_al.core.records import ImageKey
+from camera_trap_al.loop import Loop, is_idle
+from camera_trap_al.work import Work
+from camera_trap_al_service.init import init
+from camera_trap_al_service.timelapse_user import ImageSet
+
+HUES = {"red": 0.0, "green": 0.33, "blue": 0.66}
+QUICK = {
+    "query.batch": 9,
+    "embedding.arch": "tiny",
+    "embedding.feat_dim": 8,
+    "labels.settle_s": 0.0,
+    "train.min_labels": 12,
+    "train.epochs": 1,
+    "finetune.period": 18,
+    "finetune.epochs": 1,
+    "daemon.worker": "inline",
+    "daemon.seed": 5,
+}
+
+
+def draw(path: Path, hue: float, rng: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = np.array(colorsys.hsv_to_rgb((hue + rng.normal() * 0.04) % 1, 0.7, 0.7)) * 255
+    pixels = np.clip(colour + rng.normal(size=(24, 32, 3)) * 30, 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(path, quality=90)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 pictures to label at three sites with the same file names, 6 to train on, 12 for validation."""
+    root = tmp_path_factory.mktemp("season")
+    rng = np.random.default_rng(1)
+    for name, hue in HUES.items():
+        for i in range(2):
+            draw(root / "train" / name / f"{i}.jpg", hue, rng)
+        for i in range(4):
+            draw(root / "validation" / name / f"{i}.jpg", hue, rng)
+    for i in range(60):
+        draw(root / "pool" / ["", "site a", "site b"][i % 3] / f"IMG_{i // 3:04d}.JPG", HUES[list(HUES)[i % 7 % 3]], rng)
+    return root
+
+
+@dataclass
+class Season:
+    """One copy of the pictures, its work folder, and what a person would answer."""
+
+    root: Path
+    truth: dict[tuple[str, str], str]
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    def run(self) -> list[list[ImageKey]]:
+        """Run the loop until nothing is left to do; return the requests so far."""
+        work = Work.open(self.work)
+        try:
+            Loop(work).run(until=is_idle)
+            return [sorted(request.keys) for request in work.history.requests]
+        finally:
+            work.close()
+
+    def person(self) -> Callable[[], int]:
+        """Return a function that labels what is asked for now and exports it into the bin."""
+        user = ImageSet.open(self.root / "pool", self.root / "pool" / "TimelapseTemplate.tdb")
+        done: list[int] = []
+
+        def label() -> int:
+            done.append(1)
+            target = self.work / "new_labels_bin" / f"round{len(done)}.csv"
+            return user.label_round(self.work / "timelapse_selector.csv", self.truth, target)
+
+        return label
+
+
+@pytest.fixture
+def new_season(pictures: Path, tmp_path: Path) -> Callable[..., Season]:
+    """Return a maker of seasons; keyword arguments are options, `folders` the kinds of folder to use."""
+    count: list[int] = []
+
+    def make(folders: tuple[str, ...] = ("train", "validation"), **options: object) -> Season:
+        count.append(1)
+        root = tmp_path / f"s{len(count)}"
+        shutil.copytree(pictures, root)
+        truth = {}
+        for i in range(60):
+            truth[("", "site a", "site b")[i % 3], f"IMG_{i // 3:04d}.JPG"] = list(HUES)[i % 7 % 3]
+        given = {"data.unlabelled": str(root / "pool")} | {f"data.{kind}": str(root / kind) for kind in folders}
+        dotted = {key.replace("__", "."): value for key, value in options.items()}
+        init(root / "work", given, {**QUICK, **dotted})
+        return Season(root, truth)
+
+    return make
