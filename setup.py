@@ -24,7 +24,6 @@ setup(
     package_data={
         SERVICE: ["demo_pictures/**/*"],
         "camera_trap_al.learn": ["fonts/*"],
-        "camera_trap_al.exporters": ["*.txt"],
     },
     install_requires=[
         "numpy>=1.26",

@@ -127,7 +127,7 @@ def train_first(job: Job) -> None:
         tick=job.tick,
     )
     settings = train_settings(job.config) if trained else None
-    _finish(job, number, draft, parent=0, settings=settings, rows=rows, species=species, classes=classes)
+    _finish(job, number, draft, parent=0, settings=settings, rows=rows, species=species)
 
 
 @jobs.register("WEIGHTS")
@@ -156,7 +156,7 @@ def finetune(job: Job) -> None:
     parent_folder = generations.folder_of(job.folder.models, parent.number)
     continue_model(draft, parent_folder, classes=classes, seed=job.seed(number))
     settings = finetune_settings(job.config)
-    _finish(job, number, draft, parent=parent.number, settings=settings, rows=rows, species=species, classes=classes)
+    _finish(job, number, draft, parent=parent.number, settings=settings, rows=rows, species=species)
 
 
 def is_trainable(species: Sequence[str], min_labels: int) -> bool:
@@ -205,17 +205,15 @@ def _finish(
     settings: TrainSettings | None,
     rows: RowArray,
     species: list[str],
-    classes: list[str],
 ) -> None:
     from camera_trap_al.learn.making import finish_model
-    from camera_trap_al.learn.model_folder import read_draft
+    from camera_trap_al.learn.model_folder import read_facts
     from camera_trap_al.learn.training import train
 
     begun = json.loads((draft / JOB_FACTS).read_text(encoding="utf-8"))
     items = job.catalog.items(rows, job.folders)
     if settings is not None:
-        known = read_draft(draft)
-        names = list(known.facts.classes) if known is not None else classes
+        names = list(read_facts(draft).classes)
         usable = [i for i, name in enumerate(species) if name in names]
         labels = np.array([names.index(species[i]) for i in usable], dtype=np.int64)
         train(draft, settings, [items[i] for i in usable], labels, tick=job.tick)

@@ -11,8 +11,7 @@ import numpy as np
 
 from camera_trap_al.core.records import ImageKey, Prediction
 from camera_trap_al.core.steps import Facts
-from camera_trap_al.exporters import ExportSource, exporters
-from camera_trap_al.exporters.onnx import ExportCheckError
+from camera_trap_al.exporters import ExportCheckError, ExportSource, exporters, write_check
 from camera_trap_al.facts import fit_digest, fit_rows
 from camera_trap_al.labels.timelapse import write_labels, write_predictions, write_problems
 from camera_trap_al.layout import WorkFolder
@@ -72,7 +71,8 @@ def _collect_garbage(work: Work) -> None:
         learners.add(manifest.get("learner", 0))
     learner, newest = work.learner(), work.newest_model()
     current = learner.number if learner else 0
-    keep = learners | {current, newest.number if newest else 0}
+    model = generations.read_manifest(generations.folder_of(work.folder.models, current)) or {}
+    keep = learners | {current, model.get("parent", 0), newest.number if newest else 0}
     keep |= {n for n in generations.numbers(work.folder.models) if n > current}
     generations.prune(work.folder.models, keep)
     generations.prune(work.folder.embedding, keep)
@@ -127,9 +127,10 @@ def export(work: Work) -> None:
     try:
         exporters["onnx"].write(export_source(work.folder, checkpoint), work.folder.export)
     except ExportCheckError as error:
-        # The check wrote check.json, which keeps this checkpoint from being tried again.
+        write_check(work.folder.export, checkpoint.number, False, str(error))
         log.warning("export: nothing was published: %s", error)
     else:
+        write_check(work.folder.export, checkpoint.number, True, "")
         log.info("export: %s is of checkpoint %d", work.folder.export, checkpoint.number)
 
 

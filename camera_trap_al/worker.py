@@ -27,6 +27,13 @@ from camera_trap_al.work import Work, read_work_config
 STOP_GRACE_S = 8.0
 SILENCE_S = 600.0
 TELL_EVERY_S = 0.5
+# glibc gives large blocks back to the system at once, and networks ask for them again for each batch: keeping them made
+# embedding twice as fast. Other systems ignore these.
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
 log = logging.getLogger(__name__)
 
 
@@ -63,7 +70,7 @@ class Worker:
             text=True,
             encoding="utf-8",
             **flags,
-            env={**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **KEEP_MEMORY, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"},
         )
         self.job, self._heard_s, self._last_words = job, time.monotonic(), ""
         threading.Thread(target=self._listen, args=(self._child,), daemon=True, name="worker listener").start()

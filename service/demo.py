@@ -22,7 +22,7 @@ from camera_trap_al_service.timelapse_user import ImageSet
 ARCH = "efficientnet_lite0"
 ROUNDS = 5
 BATCH = 30
-FINETUNE_AFTER = 60
+FINETUNE_AFTER = 90
 OPTIONS = {
     "query.batch": BATCH,
     "query.first": "wait",
@@ -86,7 +86,7 @@ def demo(
     _introduce(say, pictures, truth, folder)
     quiet = logging.getLogger("camera_trap_al")
     level = quiet.level
-    quiet.setLevel(logging.WARNING)
+    quiet.setLevel(logging.ERROR)
     try:
         outcomes = _play(work, pictures / "unlabelled", truth, rounds, say)
     finally:

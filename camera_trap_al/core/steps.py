@@ -105,10 +105,9 @@ STEPS: tuple[Rule, ...] = (
     Rule("REPORTING", lambda f: f.checkpoint and f.reported != f.checkpoint and f.report_due),
     Rule(
         "FINISHED",
-        lambda f: f.scanned
-        and not f.open
-        and f.placed != "finished"
-        and (f.budget <= 0 or not f.askable and not f.coming),
+        lambda f: (
+            f.scanned and not f.open and f.placed != "finished" and (f.budget <= 0 or not f.askable and not f.coming)
+        ),
     ),
     Rule("CATALOGUING", lambda f: f.online and f.scan_due),
     Rule("WAITING", lambda f: True),

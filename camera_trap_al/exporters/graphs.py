@@ -36,9 +36,7 @@ def model_graph(
     """Return `model.onnx`: uint8 (n, 256, 256, 3) RGB → `probabilities`, (n, k) float32."""
     nodes, constants = _scaling(scaler, "scaled")
     more_nodes, more_constants = _layers(classifier, "scaled", PROBABILITIES)
-    return _join(
-        raw, nodes + more_nodes, constants + more_constants, PROBABILITIES, len(classifier.classes), metadata
-    )
+    return _join(raw, nodes + more_nodes, constants + more_constants, PROBABILITIES, len(classifier.classes), metadata)
 
 
 def classifier_graph(classifier: Classifier) -> bytes:
@@ -156,4 +154,3 @@ def _join(
     helper.set_model_props(joined, dict(metadata))
     data: bytes = joined.SerializeToString()
     return data
-

@@ -25,13 +25,13 @@ from camera_trap_al.exporters.graphs import classifier_graph, embedding_graph, m
 from camera_trap_al.exporters.readme import PREPROCESSING, readme
 from camera_trap_al.learn.classifier import REFERENCE, Classifier, load_classifier
 from camera_trap_al.store import atomic, generations
+from camera_trap_al.version import program_version
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 MODEL_FACTS, RAW_ONNX, SISTER = "model.json", "embedding.onnx", "embedding_model_weights.pt"
 REFERENCE_IMAGES, REFERENCE_EMBEDDINGS = "reference_images.npy", "reference_embeddings.npy"
 LIBRARIES = ("numpy", "onnx", "onnxruntime", "scikit-learn", "skl2onnx")
-PACKAGE = "camera_trap_al"
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,7 @@ def _manifest(source: ExportSource, parts: Parts, files: Mapping[str, bytes]) ->
 
 
 def _created_by() -> str:
-    try:
-        return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
-    except importlib.metadata.PackageNotFoundError:
-        return PACKAGE
+    return f"camera_trap_al {program_version()}"
 
 
 def _npy(values: Any) -> bytes:

@@ -17,6 +17,7 @@ from camera_trap_al.learn.raw_onnx import ImagesToEmbedding
 from camera_trap_al.learn.settings import Progress, Tick, no_tick
 
 BATCH_SIZE = 64
+CPU_BATCH_SIZE = 32  # larger ones leave the processor's caches and were slower
 
 
 class Embedder:
@@ -39,7 +40,7 @@ class Embedder:
         self.device = torch.device(device or pick_device())
         whole = ImagesToEmbedding(load_network(folder, self.facts), self.facts.mean, self.facts.std)
         self._whole = as_channels_last(whole.to(self.device)).eval()
-        self._limit = BatchLimit(batch_size)
+        self._limit = BatchLimit(min(batch_size, CPU_BATCH_SIZE) if self.device.type == "cpu" else batch_size)
 
     @property
     def dimensions(self) -> int:

@@ -134,7 +134,11 @@ def _read_points(test_results: Path) -> list[dict[str, Any]]:
         try:
             metrics = json.loads(path.read_text(encoding="utf-8"))
             point = {column: metrics.get(column, "") for column in CURVE_COLUMNS}
-            point |= {"labels": int(size), "accuracy": float(metrics["accuracy"]), "macro_f1": float(metrics["macro_f1"])}
+            point |= {
+                "labels": int(size),
+                "accuracy": float(metrics["accuracy"]),
+                "macro_f1": float(metrics["macro_f1"]),
+            }
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         points.append(point)

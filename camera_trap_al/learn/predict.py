@@ -142,8 +142,10 @@ def predict_folder(
     ModelError
         The export cannot be used.
     UsageError
-        There is nothing to classify.
+        There is nothing to classify, or `out` is a folder.
     """
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder.", hint="Name the CSV file to write, such as predictions.csv.")
     model = open_export(export_dir)
     keys, problems = find_images(images)
     if not keys and not problems:
@@ -247,7 +249,7 @@ def _row(
 
 
 def _summary(out: Path, n: int, problems: Sequence[tuple[ImageKey, str]]) -> PredictSummary:
-    beside = out.with_name(f"{out.stem}.unreadable.csv")
+    beside = out.with_name(f"{out.name}.unreadable.csv")
     if not problems:
         atomic.discard_file(beside)
         return PredictSummary(n)
@@ -288,7 +290,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{foreign}: it has no {MANIFEST}.", hint=hint) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error}).", hint="Export again.") from error
-    if not isinstance(manifest, dict) or manifest.get("kind") != "export" or not isinstance(manifest.get("files"), dict):
+    if (
+        not isinstance(manifest, dict)
+        or manifest.get("kind") != "export"
+        or not isinstance(manifest.get("files"), dict)
+    ):
         raise ModelError(f"{foreign}: {MANIFEST} says nothing of an export.", hint=hint)
     if manifest.get("format") != MANIFEST_FORMAT:
         text = f"{path} is of format {manifest.get('format')}; this version reads format {MANIFEST_FORMAT}."

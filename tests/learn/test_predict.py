@@ -1,0 +1,200 @@
+"""A folder through an export: every image gets its row, whatever lies beside it, and torch is not there."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_model import make_source, save_picture
+
+from camera_trap_al.errors import ModelError, UsageError
+from camera_trap_al.exporters import exporters
+from camera_trap_al.learn.predict import PredictSummary, classify, find_images, open_export, predict_folder
+
+CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_export(tmp_path_factory.mktemp("work"), CLASSES)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 images in folders of several depths, more than one batch."""
+    root = tmp_path_factory.mktemp("images")
+    folders = ["", "site 1", "site 1/deep", "сайт 2"]
+    for i in range(20):
+        name = CLASSES[i % 3]
+        save_picture(root / folders[i % 4] / f"{name}{i:02}.{['jpg', 'PNG', 'webp', 'bmp'][i % 4]}", name, seed=i)
+    return root
+
+
+def make_export(root: Path, classes: tuple[str, ...]) -> Path:
+    folder = root / "export"
+    folder.mkdir()
+    exporters["onnx"].write(make_source(root, classes), folder)
+    return folder
+
+
+def predict(export: Path, images: Path, out: Path, **options: object) -> tuple[PredictSummary, list[dict[str, str]]]:
+    summary = predict_folder(export, images, out, **options)  # type: ignore[arg-type]
+    with out.open(encoding="utf-8", newline="") as file:
+        return summary, list(csv.DictReader(file))
+
+
+def test_every_image_of_every_folder_gets_its_row_in_order(export: Path, images: Path, tmp_path: Path) -> None:
+    summary, rows = predict(export, images, tmp_path / "out.csv")
+    assert summary == PredictSummary(20)
+    assert list(rows[0]) == ["RelativePath", "File", "Species", "Confidence"]
+    keys = [(row["RelativePath"], row["File"]) for row in rows]
+    assert keys == sorted(keys) and len(set(keys)) == 20
+    assert {folder for folder, _ in keys} == {"", "site 1", "site 1/deep", "сайт 2"}
+    assert all(row["File"].startswith(row["Species"]) for row in rows)
+    assert all(0 < float(row["Confidence"]) <= 1 for row in rows)
+
+
+def test_an_image_alone_gets_the_row_that_it_gets_among_others(export: Path, images: Path, tmp_path: Path) -> None:
+    _, together = predict(export, images, tmp_path / "out.csv", probabilities=True)
+    for row in together[::6]:
+        path = images / row["RelativePath"] / row["File"]
+        summary, (alone,) = predict(export, path, tmp_path / "one.csv", probabilities=True)
+        assert summary.n == 1
+        assert alone == {**row, "RelativePath": ""}
+
+
+def test_probabilities_are_one_prefixed_column_a_class(images: Path, tmp_path: Path) -> None:
+    export = make_export(tmp_path, ("=1+1", "File", "Species"))
+    _, rows = predict(export, images, tmp_path / "out.csv", probabilities=True)
+    assert list(rows[0]) == ["RelativePath", "File", "Species", "Confidence", "p_=1+1", "p_File", "p_Species"]
+    for row in rows:
+        proba = [float(row[name]) for name in ("p_=1+1", "p_File", "p_Species")]
+        assert sum(proba) == pytest.approx(1, abs=2e-4)
+        assert float(row["Confidence"]) == max(proba)
+        assert row["Species"] == ["'=1+1", "File", "Species"][proba.index(max(proba))]
+
+
+def test_below_the_least_confidence_the_species_is_unknown(export: Path, images: Path, tmp_path: Path) -> None:
+    _, all_named = predict(export, images, tmp_path / "a.csv", min_confidence=0.0)
+    _, none_named = predict(export, images, tmp_path / "b.csv", min_confidence=1.1)
+    assert "unknown" not in {row["Species"] for row in all_named}
+    assert {row["Species"] for row in none_named} == {"unknown"}
+    assert [r["Confidence"] for r in all_named] == [r["Confidence"] for r in none_named]
+
+
+def test_unreadable_images_are_listed_beside_and_the_rest_is_classified(export: Path, tmp_path: Path) -> None:
+    root, out = tmp_path / "images", tmp_path / "out.csv"
+    save_picture(root / "a" / "good.jpg", "red", seed=1)
+    (root / "a" / "cut.jpg").write_bytes((root / "a" / "good.jpg").read_bytes()[:300])
+    (root / "empty.jpg").write_bytes(b"")
+    summary, rows = predict(export, root, out)
+    assert [row["File"] for row in rows] == ["good.jpg"]
+    assert (summary.n, [path for path, _ in summary.unreadable]) == (1, ["empty.jpg", "a/cut.jpg"])
+    beside = tmp_path / "out.csv.unreadable.csv"
+    assert summary.unreadable_csv == beside
+    with beside.open(encoding="utf-8", newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert [(row["RelativePath"], row["File"]) for row in listed] == [("", "empty.jpg"), ("a", "cut.jpg")]
+    assert "empty" in listed[0]["Problem"]
+    for name in ("a/cut.jpg", "empty.jpg"):
+        (root / name).unlink()
+    predict(export, root, out)
+    assert not beside.exists()
+
+
+def test_what_is_no_image_of_the_study_is_left_out(tmp_path: Path) -> None:
+    for path in ("a.jpg", "b.JPEG", "c.tif", "d.gif", "._a.jpg", "notes.txt", "movie.mp4"):
+        (tmp_path / path).write_bytes(b"")
+    for folder in (".hidden", "Backups", "DeletedFiles", "x/Backups", "x/y"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "e.jpg").write_bytes(b"")
+    keys, problems = find_images(tmp_path)
+    assert [key.path for key in keys] == ["a.jpg", "b.JPEG", "c.tif", "d.gif", "x/y/e.jpg"]
+    assert problems == []
+
+
+def test_progress_is_told_up_to_the_last_image(export: Path, images: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    predict(export, images, tmp_path / "out.csv", on_progress=lambda done, total: told.append((done, total)))
+    assert told == [(16, 20), (20, 20)]
+
+
+def test_a_stop_leaves_the_old_csv_and_nothing_else(export: Path, images: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out.csv"
+    out.write_text("old", encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(export, images, out, on_progress=stop)
+    assert out.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_outcomes_can_be_taken_one_by_one_without_a_csv(export: Path, images: Path) -> None:
+    model = open_export(export)
+    keys, _ = find_images(images)
+    best = [model.classes[int(o.proba.argmax())] for o in classify(model, images, keys) if o.proba is not None]
+    assert [key.file.startswith(name) for key, name in zip(keys, best, strict=True)] == [True] * 20
+
+
+@pytest.mark.parametrize("what", ["nothing", "a.txt"])
+def test_nothing_to_classify_is_said_in_words(what: str, export: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    if what != "nothing":
+        (folder / what).write_bytes(b"")
+    with pytest.raises(UsageError, match="no images in"):
+        predict_folder(export, folder, tmp_path / "out.csv")
+    with pytest.raises(UsageError, match="no folder or image"):
+        predict_folder(export, folder / "gone", tmp_path / "out.csv")
+    with pytest.raises(UsageError, match="is a folder"):
+        predict_folder(export, folder, tmp_path)
+
+
+def test_a_damaged_foreign_or_incomplete_export_is_refused_in_words(tmp_path: Path) -> None:
+    export = make_export(tmp_path, CLASSES)
+    whole = {path.name: path.read_bytes() for path in export.iterdir()}
+    manifest = json.loads(whole["manifest.json"])
+
+    def said(name: str, data: bytes | None) -> str:
+        (export / name).unlink()
+        if data is not None:
+            (export / name).write_bytes(data)
+        with pytest.raises(ModelError) as raised:
+            open_export(export)
+        (export / name).write_bytes(whole[name])
+        return str(raised.value)
+
+    assert "is not an export of this program" in said("manifest.json", None)
+    assert "is not an export of this program" in said("manifest.json", b'{"format": 1}')
+    assert "is not an export of this program" in said("manifest.json", b"[]")
+    assert "cannot be read" in said("manifest.json", b"\xff{")
+    assert "format 2; this version reads" in said("manifest.json", json.dumps({**manifest, "format": 2}).encode())
+    assert "incomplete" in said("manifest.json", json.dumps({**manifest, "files": {}}).encode())
+    assert "incomplete" in said("model.onnx", None)
+    assert "not the file that manifest.json names" in said("model.onnx", whole["model.onnx"][:-1] + b"x")
+    assert "not the file that manifest.json names" in said("classes.json", b"[]")
+    assert open_export(export).classes == CLASSES
+    with pytest.raises(ModelError, match="is not an export"):
+        open_export(tmp_path / "gone")
+
+
+def test_predicting_works_where_torch_cannot_be_imported(export: Path, images: Path, tmp_path: Path) -> None:
+    script = f"""
+import sys
+sys.path[:0] = {[str(Path(__file__).parents[2])]!r}
+for name in ("torch", "torchvision", "pandas", "onnx", "skl2onnx", "sklearn"):
+    sys.modules[name] = None
+from pathlib import Path
+from camera_trap_al.learn.predict import predict_folder
+summary = predict_folder(Path({str(export)!r}), Path({str(images)!r}), Path({str(tmp_path / "out.csv")!r}))
+assert summary.n == 20, summary
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
