@@ -1,4 +1,4 @@
-"""Makes `service/` importable by its installed name where the package was not installed."""
+"""Makes `service/` importable by its installed name where the package was not installed; shares the season."""
 
 from __future__ import annotations
 
@@ -15,3 +15,6 @@ if importlib.util.find_spec(SERVICE) is None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[SERVICE] = module
     spec.loader.exec_module(module)
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from season import new_season, pictures  # noqa: E402, F401 - fixtures for all tests

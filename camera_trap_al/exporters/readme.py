@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+WIDTH = 118
 PREPROCESSING = (
     "Decode to upright 8-bit RGB and resize to 256 x 256 pixels (bilinear, squashed, not cut): uint8"
     " (n, 256, 256, 3). Centre crop, division by 255, mean, standard deviation and embedding scaler are inside."
@@ -39,7 +41,7 @@ TO USE model.onnx FROM OTHER PROGRAMS
   probabilities = session.run(None, {{"images": np.asarray(image)[None]}})[0][0]
   print(json.load(open("classes.json", encoding="utf-8"))[probabilities.argmax()])
 
-THE ANIMAL CLASSIFIER PIPELINE (github.com/garethlamb/animal_classifier_pipeline)
+THE ANIMAL CLASSIFIER PIPELINE (github.com/Global-ecology-and-remote-sensing)
 
   It reads classifier.onnx, embedding_model_weights.pt, dataset_mean.npy and dataset_std.npy of this folder
   (model_path).{sister}
@@ -79,7 +81,7 @@ def readme(facts: Mapping[str, Any], classes: Sequence[str], checkpoint: int, le
         d=settings["feat_dim"],
         arch=settings["arch"],
         loss=settings["loss"],
-        preprocessing=PREPROCESSING,
+        preprocessing=textwrap.fill(PREPROCESSING, WIDTH, subsequent_indent="  "),
         sister="" if facts.get("sister_pipeline_reads", True) else sister,
         names=json.dumps(list(classes), ensure_ascii=False),
     )

@@ -6,8 +6,10 @@ be rebuilt as one; how it is fitted is our own.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from camera_trap_al.errors import ModelError, UsageError
 from camera_trap_al.store import atomic
@@ -64,7 +66,7 @@ class Classifier:
 
         Rows sum to 1. A row's result does not depend on the other rows, up to rounding.
         """
-        with threadpool_limits(limits=1):
+        with _one_thread():
             layer = np.asarray(scaled, dtype=np.float32)
             for weights, biases in zip(self.weights[:-1], self.biases[:-1], strict=True):
                 layer = np.maximum(layer @ weights + biases, 0)
@@ -102,7 +104,7 @@ def fit_classifier(scaled: FloatArray, species: Sequence[str], seed: int) -> Cla
     targets = np.array([column[name] for name in species])
     centre = scaled.mean(axis=0, dtype=np.float64).astype(np.float32)
     spread = float(np.sqrt(scaled.var(axis=0, dtype=np.float64).mean())) / INPUT_STD or 1.0
-    with threadpool_limits(limits=1):
+    with _one_thread():
         inputs = ((scaled - centre) / np.float32(spread)).astype(np.float32)
         weights, biases = _fit_layers(inputs, targets, len(classes), np.random.default_rng(seed))
     first = weights[0].astype(np.float64) / spread
@@ -162,6 +164,18 @@ def _check_shapes(
             f"The arrays of the classifier in {folder} do not fit together.",
             hint="Set this folder aside; an older checkpoint counts, or it is fitted again.",
         )
+
+
+@functools.cache
+def _thread_pools() -> ThreadpoolController:
+    """Find the thread pools of numpy's linear algebra; looking for them takes longer than a small prediction."""
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """Limit numpy to one thread: more only wait for each other in matrices as small as these."""
+    limit: AbstractContextManager[Any] = _thread_pools().limit(limits=1)
+    return limit
 
 
 def _softmax(scores: FloatArray) -> FloatArray:

@@ -6,7 +6,7 @@ import io
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,8 @@ def confusion_figure(matrix: IntArray, classes: Sequence[str], subtitle: str) ->
 
 def curve_figure(labels: Sequence[int], curves: Mapping[str, Sequence[float]]) -> bytes:
     """Draw one or two curves of fractions (0 to 1) against the number of labels, as PNG."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = _figure()
     figure.set_size_inches(7.5, 4.8)
     axes = figure.add_subplot()
@@ -77,7 +79,7 @@ def curve_figure(labels: Sequence[int], curves: Mapping[str, Sequence[float]]) -
     axes.set_xlim(0, max(*labels, 1) * 1.05)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("Labels learned from", fontsize=TEXT_PT + 1)
     last = ", ".join(f"{name} {values[-1]:.1%}" for name, values in curves.items())
     axes.set_title("Learning curve", loc="left", fontsize=TITLE_PT, fontweight="bold", pad=24)
@@ -152,7 +154,7 @@ def _draw_names(axes: Axes, names: Sequence[str], n_true: IntArray, families: li
     k = len(names)
     size = float(np.clip(cell * POINTS_PER_INCH * 0.55, SMALLEST_PT, TEXT_PT))
     fits = max(_columns(name) for name in names) * COLUMN_EM * size < cell * POINTS_PER_INCH * 0.95
-    look = {"fontsize": size, "fontfamily": families, "parse_math": False}
+    look: dict[str, Any] = {"fontsize": size, "fontfamily": families, "parse_math": False}
     rows = [f"{name}  ({n:,})" for name, n in zip(names, n_true, strict=True)]
     axes.set_yticks(range(k), rows, **look)
     axes.set_xticks(range(k), names, rotation=0 if fits else 90, **look)
@@ -171,7 +173,7 @@ def _draw_titles(axes: Axes, subtitle: str, side: float) -> None:
     def above(inches: float) -> float:
         return 1 + inches / side
 
-    place = {"transform": axes.transAxes, "ha": "left", "va": "bottom"}
+    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "left", "va": "bottom"}
     axes.text(0, above(0.62), "Confusion matrix", fontsize=TITLE_PT, fontweight="bold", **place)
     axes.text(0, above(0.37), subtitle, fontsize=TEXT_PT, color=GREY, **place)
     legend = "Shade: share of the true class. Blue: right, orange: mistaken."

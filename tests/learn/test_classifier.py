@@ -24,6 +24,8 @@ REFERENCE_SETTINGS = {
     "tol": 1e-6,
     "learning_rate_init": 1e-4,
 }
+# By number of labels: scikit-learn 1.9 with these settings on `clusters`, mean of three draws. It takes minutes.
+REFERENCE_ACCURACY = {60: 0.579, 600: 0.772}
 
 
 def clusters(n: int, k: int, seed: int, noise: float = 1.0) -> tuple[np.ndarray, list[str]]:
@@ -150,21 +152,26 @@ def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
         load_classifier(tmp_path)
 
 
-@pytest.mark.parametrize("n", [60, pytest.param(600, marks=pytest.mark.slow)])
-def test_it_is_as_accurate_as_the_references_scikit_learn_settings(n: int) -> None:
+def test_it_is_at_least_as_accurate_as_the_references_scikit_learn_settings() -> None:
+    unseen = clusters(2000, 6, seed=50)
+    for n, reference in REFERENCE_ACCURACY.items():
+        fits = [fit_classifier(*clusters(n, 6, seed=seed), seed=seed) for seed in range(3)]
+        assert np.mean([accuracy(fit, *unseen) for fit in fits]) >= reference, n
+
+
+@pytest.mark.slow
+def test_the_stored_accuracy_of_the_reference_is_what_scikit_learn_reaches() -> None:
     from sklearn.neural_network import MLPClassifier
 
     unseen = clusters(2000, 6, seed=50)
-    ours, theirs = [], []
-    for seed in range(3):
-        vectors, species = clusters(n, 6, seed=seed)
-        ours.append(accuracy(fit_classifier(vectors, species, seed=seed), *unseen))
+    for n, reference in REFERENCE_ACCURACY.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            reference = MLPClassifier(random_state=seed, **REFERENCE_SETTINGS).fit(vectors, species)
-        theirs.append(reference.score(*unseen))
-    # One point is the spread between seeds.
-    assert np.mean(ours) >= np.mean(theirs) - 0.01, (ours, theirs)
+            fits = [
+                MLPClassifier(random_state=seed, **REFERENCE_SETTINGS).fit(*clusters(n, 6, seed=seed))
+                for seed in range(3)
+            ]
+        assert np.mean([fit.score(*unseen) for fit in fits]) == pytest.approx(reference, abs=0.01)
 
 
 def test_neither_fitting_nor_measuring_nor_predicting_imports_torch() -> None:
