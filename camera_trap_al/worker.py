@@ -60,9 +60,12 @@ class Worker:
             return
         assert self._child is None
         command = [sys.executable, "-m", "camera_trap_al.worker", str(self._work.folder.root), job]
-        flags = (
-            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
-        )
+        if os.name == "nt":
+            flags: dict[str, Any] = {
+                "creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.BELOW_NORMAL_PRIORITY_CLASS
+            }
+        else:
+            flags = {"start_new_session": True}
         self._child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

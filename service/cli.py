@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from camera_trap_al.errors import CameraTrapAlError, UsageError
+from camera_trap_al.errors import EXIT_PROBLEM, CameraTrapAlError, UsageError
 from camera_trap_al.store import atomic
 from camera_trap_al.version import program_version
 from camera_trap_al_service.progress import Bars, log_to_terminal
@@ -34,7 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return EXIT_PROBLEM
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        print(
+            f"camera-trap-al: the system refused{where}: {error.strerror or error}. Is the disk full, or may you not write"
+            " there? Nothing that was acknowledged is lost.",
+            file=sys.stderr,
+        )
+        logging.getLogger(__name__).debug("refused", exc_info=True)
+        return EXIT_PROBLEM
 
 
 def _parser() -> argparse.ArgumentParser:

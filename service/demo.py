@@ -32,6 +32,7 @@ OPTIONS = {
     "train.min_labels": FINETUNE_AFTER,
     "finetune.period": FINETUNE_AFTER,
     "finetune.epochs": 4,
+    "loader.samples": 5,
     "finetune.promote": "if_not_worse",
     "labels.settle_s": 0.2,
 }

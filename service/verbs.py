@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from camera_trap_al.catalog.catalog import POOL
+from camera_trap_al.core.matching import nfc
 from camera_trap_al.errors import ModelError, UsageError
 from camera_trap_al.exporters import exporters
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.evaluate import evaluate as measure
-from camera_trap_al.learn.predict import predict_folder
+from camera_trap_al.learn.predict import classify, find_images, open_export, predict_folder
 from camera_trap_al.lock import take_lock
 from camera_trap_al.results import export_source
 from camera_trap_al.store import atomic, generations
@@ -70,16 +69,19 @@ def evaluate(root: Path, images: Path, on_progress: Progress) -> dict[str, Any]:
         ):
             what = "asked for" if kind == POOL else "trained on"
             raise UsageError(f"The images in {images} are {what}, so they measure nothing.", hint="Name other images.")
-    with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / "predictions.csv"
-        summary = predict_folder(folder.export, images, out, on_progress=on_progress)
-        with out.open(encoding="utf-8", newline="") as file:
-            rows = [(row["RelativePath"].split("/")[0], row["Species"]) for row in csv.DictReader(file)]
-    pairs = [(truth, predicted) for truth, predicted in rows if truth]
+    model = open_export(folder.export)
+    keys, unlisted = find_images(images)
+    outcomes = list(classify(model, images, [key for key in keys if key.relative_path], on_progress))
+    known = [
+        (outcome.key.relative_path.split("/")[0], outcome.proba) for outcome in outcomes if outcome.proba is not None
+    ]
+    pairs = [(nfc(truth).strip(), model.classes[int(proba.argmax())]) for truth, proba in known]
     if not pairs:
         raise UsageError(f"There is no readable image in a class folder of {images}.")
     truth, predicted = [t for t, _ in pairs], [p for _, p in pairs]
-    return measure(truth, predicted, sorted({*truth, *predicted})) | {"unreadable": len(summary.unreadable)}
+    return measure(truth, predicted, sorted({*truth, *predicted})) | {
+        "unreadable": len(outcomes) - len(pairs) + len(unlisted)
+    }
 
 
 def metrics_text(metrics: dict[str, Any]) -> str:
