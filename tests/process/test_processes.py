@@ -18,7 +18,11 @@ from camera_trap_al.errors import EXIT_LOCKED
 from camera_trap_al.store.journal import read_journal
 
 ROOT = Path(__file__).resolve().parents[2]
-START = "import sys; sys.path.insert(0, 'tests'); import conftest; from camera_trap_al_service.cli import main; sys.exit(main())"
+START = """
+import sys; sys.path.insert(0, "tests"); import conftest
+from camera_trap_al_service.cli import main
+sys.exit(main())
+"""
 pytestmark = pytest.mark.slow
 LONGEST_S = 180.0
 
