@@ -101,6 +101,7 @@ class Loop:
         self._on_turn = on_turn
         self._max_rounds = max_rounds
         self._rounds_closed_before = self._rounds_closed()
+        upkeep.warn_of_unused_settings(work)
 
     def request_stop(self) -> None:
         """Ask the loop to end at the next opportunity."""

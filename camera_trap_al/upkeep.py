@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -12,6 +13,7 @@ from camera_trap_al.catalog.scan import Scan
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.errors import ImagesOfflineError
 from camera_trap_al.facts import noted_settings, pending_shards, unregistered_classes
+from camera_trap_al.jobs import model_settings
 from camera_trap_al.store import embeddings, generations
 from camera_trap_al.work import Work, image_folders
 
@@ -84,6 +86,23 @@ def register(work: Work) -> None:
     settings = noted_settings(work)
     if work.history.settings != settings:
         work.append("config", {"settings": settings})
+
+
+def warn_of_unused_settings(work: Work) -> None:
+    """Warn of settings of the network that differ from those it was made with, which count."""
+    model = work.newest_model()
+    if model is None or not (model.manifest["trained"] or work.config.train.epochs == 0):
+        return
+    made_with = json.loads((model.folder / "model.json").read_text(encoding="utf-8"))["settings"]
+    for name, value in model_settings(work.config).as_facts().items():
+        if made_with.get(name) != value:
+            log.warning(
+                "embedding.%s = %s is not used: the network was made with %s (to make a new one, stop the program and"
+                " remove the folder models)",
+                name,
+                value,
+                made_with.get(name),
+            )
 
 
 def project(work: Work) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -72,7 +71,7 @@ class Work:
     unprojected: list[ImageKey] = field(default_factory=list)
     scan: Scan | None = None
     scan_wished: bool = False
-    scan_ended_s: float = field(default_factory=time.monotonic)
+    scan_ended_s: float = float("-inf")
     scan_took_s: float = 0.0
     listed: tuple[int, int] = (-1, -1)
     reported_s: float = float("-inf")
@@ -133,8 +132,16 @@ class Work:
         return embeddings.current_learner(self.folder.embedding, generations.numbers(self.folder.models))
 
     def checkpoint(self) -> generations.Generation | None:
-        """Return the newest checkpoint."""
-        return generations.newest(self.folder.checkpoints)
+        """Return the newest checkpoint whose model and embedding are there."""
+        for number in generations.numbers(self.folder.checkpoints):
+            folder = generations.folder_of(self.folder.checkpoints, number)
+            manifest = generations.read_manifest(folder)
+            if manifest is None:
+                continue
+            homes = (generations.folder_of(p, manifest["learner"]) for p in (self.folder.models, self.folder.embedding))
+            if all(generations.read_manifest(home) is not None for home in homes):
+                return generations.Generation(number, folder, manifest)
+        return None
 
     def vectors(self, learner: int) -> embeddings.Vectors:
         """Return the scaled embeddings of a learner that has a scaler, with all shards there are now."""

@@ -47,7 +47,9 @@ def test_a_second_scan_changes_nothing(catalog: Catalog, folders: dict[str, Path
     assert (catalog.fact("pool_version"), catalog.askable()[0].tolist()) == before
 
 
-def test_rows_are_never_used_again_and_a_changed_image_keeps_its_label(catalog: Catalog, folders: dict[str, Path]) -> None:
+def test_rows_are_never_used_again_and_a_changed_image_keeps_its_label(
+    catalog: Catalog, folders: dict[str, Path]
+) -> None:
     scan(catalog, folders)
     key = ImageKey("a", "1.jpg")
     catalog.project({key: ("fox", None, 5)}, 5, identity="x")

@@ -18,7 +18,8 @@ ROUNDS = 3
 PROMISED = """
 timelapse_selector.csv timelapse_predictions.csv data/label_request.json data/labels.csv data/quarantine.csv
 export/classifier.onnx export/embedding_model_weights.pt export/dataset_mean.npy export/dataset_std.npy
-export/model.onnx export/embedding.onnx export/classes.json export/check.json export/README_export.txt new_labels_bin/round1.csv.receipt.json
+export/model.onnx export/embedding.onnx export/classes.json export/check.json
+export/README_export.txt new_labels_bin/round1.csv.receipt.json
 test_results/learning_curve.csv test_results/learning_curve.png
 """
 
@@ -79,7 +80,8 @@ def spread(total: int, n: int) -> list[int]:
     return sorted({1 + round(i * (total - 1) / (n - 1)) for i in range(n)})
 
 
-@pytest.mark.parametrize("n", [2, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [24])
 def test_killed_at_any_durable_operation_no_label_is_lost_and_the_requests_stay_the_same(
     new_season: Callable[..., Any], n: int
 ) -> None:

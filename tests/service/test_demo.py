@@ -20,8 +20,9 @@ MAJORITY = 18 / 214
 @pytest.mark.slow
 def test_the_demo_tells_what_it_measured_and_where_things_are(tmp_path: Path) -> None:
     said: list[str] = []
-    small = {"embedding.arch": "tiny", "embedding.feat_dim": 16, "finetune.epochs": 1, "loader.samples": 2, "finetune.period": 30}
-    outcomes = demo(3, tmp_path / "d", say=said.append, options={**small, "train.min_labels": 20}, rounds=2)
+    small = {"embedding.arch": "tiny", "embedding.feat_dim": 16, "finetune.epochs": 1, "loader.samples": 2}
+    soon = {"finetune.period": 30, "train.min_labels": 20}
+    outcomes = demo(3, tmp_path / "d", say=said.append, options={**small, **soon}, rounds=2)
     text = "\n".join(said)
     assert [o.labels for o in outcomes] == [0, 30, 60] and f"{100 * outcomes[-1].accuracy:.1f} %" in text
     for name in ("export", "test_results", "timelapse_selector.csv", "new_labels_bin", "data/labels.csv"):

@@ -35,10 +35,18 @@ def init(place: Path, *more: str, train: str = "train", pool: str = "pool") -> i
     return main(["init", str(place / "work"), *folders, "--unlabelled", str(place / pool), *more])
 
 
-def test_it_says_what_it_found_and_makes_work_folder_and_template(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_says_what_it_found_and_makes_work_folder_and_template(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert init(place, "-o", "active_batch=25", "-o", "embedding_arch=tiny", "-o", "classes.empty=leer") == 0
     said = capsys.readouterr().out
-    for words in ("Training images: 2", "2 classes: fox 1, Élan 1", "Images to label: 3", "1 videos", "1 pictures that"):
+    for words in (
+        "Training images: 2",
+        "2 classes: fox 1, Élan 1",
+        "Images to label: 3",
+        "1 videos",
+        "1 pictures that",
+    ):
         assert words in said
     config = read_config(place / "work" / "config.toml")
     assert config.query.batch == 25 and config.embedding.arch == "tiny"

@@ -1,0 +1,191 @@
+"""New data and classes in mid-run, small beginnings, odd pictures, and what a person does differently."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from season import draw
+
+from camera_trap_al.core.records import ImageKey
+from camera_trap_al.store import generations
+from camera_trap_al.store.journal import read_journal
+
+
+pytestmark = pytest.mark.slow
+
+
+def lines(season: Any, kind: str) -> list[dict[str, Any]]:
+    return [line for line in read_journal(season.work / "data" / "journal.jsonl")[0] if line["kind"] == kind]
+
+
+def answer(season: Any, name: str, rows: list[tuple[ImageKey, str]]) -> None:
+    with (season.work / "new_labels_bin" / name).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["RootFolder", "File", "RelativePath", "Species"])
+        writer.writerows([["pool", key.file, key.relative_path.replace("/", "\\"), species] for key, species in rows])
+
+
+def receipt(season: Any, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        (season.work / "new_labels_bin" / f"{name}.receipt.json").read_text(encoding="utf-8")
+    )
+    return found
+
+
+def selected(season: Any) -> list[str]:
+    with (season.work / "timelapse_selector.csv").open(encoding="utf-8", newline="") as file:
+        return [row["File"] for row in csv.DictReader(file) if row["Selected"] == "true"]
+
+
+def test_without_any_training_folder_or_class_it_learns_what_is_typed(new_season: Callable[..., Any]) -> None:
+    season = new_season(folders=())
+    (request,) = season.run()
+    answer(season, "1.csv", [(key, f"{season.truth[key]} ё") for key in request])
+    assert len(season.run()) == 2
+    assert generations.newest(season.work / "checkpoints") is not None
+    assert {r[2] for line in lines(season, "labels") for r in line["rows"]} <= {"red ё", "green ё", "blue ё"}
+    assert lines(season, "labels")[0]["new_classes"]
+
+
+def test_images_and_classes_that_come_later_join(new_season: Callable[..., Any]) -> None:
+    season = new_season(daemon__rescan_s=1.0)
+    season.run()
+    rng = np.random.default_rng(9)
+    draw(season.root / "train" / "violet" / "1.jpg", 0.8, rng)
+    draw(season.root / "pool" / "new site" / "late.JPG", 0.8, rng)
+    import time
+
+    time.sleep(1.1)
+    (request, *_) = season.run()
+    answer(season, "1.csv", [(key, season.truth[key]) for key in request])
+    season.run()
+    checkpoint = generations.newest(season.work / "checkpoints")
+    assert checkpoint is not None and checkpoint.manifest["classes"] == ["blue", "green", "red", "violet"]
+    assert "late.JPG" in (season.work / "data" / "labels.csv").read_text(encoding="utf-8")
+
+
+def test_one_labelled_image_a_class_is_enough_to_begin(new_season: Callable[..., Any]) -> None:
+    season = new_season()
+    for path in (season.root / "train").glob("*/1.jpg"):
+        path.unlink()
+    season.run()
+    checkpoint = generations.newest(season.work / "checkpoints")
+    assert checkpoint is not None and checkpoint.manifest["n_labels"] == 3
+
+
+def test_a_partial_answer_is_taken_and_the_rest_stays_awaited(new_season: Callable[..., Any]) -> None:
+    season = new_season()
+    (request,) = season.run()
+    answer(season, "part.csv", [(key, season.truth[key]) for key in request[:4]] + [(request[4], "unicorn")])
+    assert len(season.run()) == 1, "four of nine do not close the round"
+    assert receipt(season, "part.csv")["verdict"] == "partial" and receipt(season, "part.csv")["requested_left"] == 5
+    report = (season.work / "new_labels_bin" / "part.csv.report.txt").read_text(encoding="utf-8-sig")
+    assert "unknown_species" in report and "unicorn" in report
+    answer(season, "rest.csv", [(key, season.truth[key]) for key in request[4:]])
+    assert len(season.run()) == 2
+
+
+def test_a_correction_counts_and_the_file_is_answered_once(new_season: Callable[..., Any]) -> None:
+    season = new_season()
+    (request,) = season.run()
+    answer(season, "1.csv", [(key, season.truth[key]) for key in request])
+    season.run()
+    wrong = next(name for name in ("red", "green", "blue") if name != season.truth[request[0]])
+    answer(season, "2.csv", [(request[0], wrong)])
+    season.run()
+    season.run()
+    assert [line["name"] for line in lines(season, "labels")] == ["1.csv", "2.csv"]
+    assert receipt(season, "2.csv")["accepted"][0]["was"] == season.truth[request[0]]
+    rows = (season.work / "data" / "labels.csv").read_text(encoding="utf-8").splitlines()
+    assert f"{request[0].path},{wrong}" in rows
+
+
+def test_broken_pictures_are_listed_and_never_asked_for(new_season: Callable[..., Any]) -> None:
+    season = new_season()
+    for i in range(0, 20, 2):
+        (season.root / "pool" / "site a" / f"IMG_{i:04d}.JPG").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    (season.root / "train" / "red" / "0.jpg").write_bytes(b"")
+    (request,) = season.run()
+    assert not [key for key in request if key.relative_path == "site a" and int(key.file[4:8]) % 2 == 0]
+    listed = (season.work / "data" / "quarantine.csv").read_text(encoding="utf-8")
+    assert listed.count("site a") == 10 and "red/0.jpg" in listed and generations.newest(season.work / "checkpoints")
+
+
+def test_an_image_of_the_request_that_vanishes_is_skipped(new_season: Callable[..., Any]) -> None:
+    season = new_season(daemon__rescan_s=1.0)
+    (request,) = season.run()
+    (season.root / "pool" / request[0].path).unlink()
+    for _ in range(3):
+        season.run()
+    assert [line["skips"][0][2] for line in lines(season, "skip")] == ["missing"]
+
+
+def test_the_pool_is_used_up_to_the_last_image_and_then_nothing_is_selected(new_season: Callable[..., Any]) -> None:
+    season = new_season(query__batch=31)
+    for n in (1, 2):
+        request = season.run()[-1]
+        answer(season, f"{n}.csv", [(key, season.truth[key]) for key in request])
+    season.run()
+    assert selected(season) == []
+    told = json.loads((season.work / "data" / "label_request.json").read_text(encoding="utf-8"))
+    assert told["round"] == "finished" and "No image is left" in told["why"]
+
+
+def test_the_budget_ends_the_asking(new_season: Callable[..., Any]) -> None:
+    season = new_season(query__budget=12)
+    for n in (1, 2):
+        request = season.run()[-1]
+        answer(season, f"{n}.csv", [(key, season.truth[key]) for key in request])
+    assert [len(r) for r in season.run()] == [9, 3] and selected(season) == []
+
+
+def test_what_was_trained_with_other_settings_stays_and_the_new_ones_are_named(
+    new_season: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    season = new_season(train__epochs=0)
+    season.run()
+    path = season.work / "config.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace("feat_dim = 8", "feat_dim = 16"), encoding="utf-8")
+    season.run()
+    assert "feat_dim" in caplog.text and "is not used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "lost", ["data/catalog.sqlite", "models", "embedding", "checkpoints", "timelapse_selector.csv"]
+)
+def test_everything_but_the_journal_can_be_made_anew(new_season: Callable[..., Any], lost: str) -> None:
+    season = new_season()
+    (request,) = season.run()
+    answer(season, "1.csv", [(key, season.truth[key]) for key in request[:5]])
+    season.run()
+    target = season.work / lost
+    if target.is_dir():
+        shutil.rmtree(target)
+        target.mkdir()
+    else:
+        target.write_bytes(b"damaged")
+    assert season.run() == [request]
+    assert generations.newest(season.work / "checkpoints") is not None
+    assert sorted(selected(season)) == sorted(key.file for key in request)
+
+
+def test_the_image_folder_is_never_written_to(new_season: Callable[..., Any]) -> None:
+    season = new_season()
+
+    def look(folder: Path) -> list[tuple[str, bytes]]:
+        return sorted((str(p), p.read_bytes()) for p in folder.rglob("*") if p.is_file())
+
+    before = look(season.root / "pool"), look(season.root / "train")
+    (request,) = season.run()
+    answer(season, "1.csv", [(key, season.truth[key]) for key in request])
+    bin_before = look(season.work / "new_labels_bin")
+    season.run()
+    assert (look(season.root / "pool"), look(season.root / "train")) == before
+    assert set(bin_before) <= set(look(season.work / "new_labels_bin"))
