@@ -17,7 +17,6 @@ from camera_trap_al.core.records import ImageKey
 from camera_trap_al.store import generations
 from camera_trap_al.store.journal import read_journal
 
-
 pytestmark = pytest.mark.slow
 
 
