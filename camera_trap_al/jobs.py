@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from camera_trap_al.catalog.catalog import POOL, TRAIN, VALIDATION, Catalog
-from camera_trap_al.config import Config
+from camera_trap_al.config import Config, FinetuneConfig, LoaderConfig, TrainConfig
 from camera_trap_al.core.acquisition import key_priority
 from camera_trap_al.core.seeds import seed_from
 from camera_trap_al.errors import ModelError
@@ -76,29 +76,15 @@ def model_settings(config: Config) -> ModelSettings:
     return ModelSettings(e.arch, e.feat_dim, e.loss, e.margin, e.selection)
 
 
-def train_settings(config: Config) -> TrainSettings:
-    """Return how a first model is trained."""
-    t = config.train
+def train_settings(part: TrainConfig | FinetuneConfig, loader: LoaderConfig) -> TrainSettings:
+    """Return how a model is trained first, or fine-tuned."""
     return TrainSettings(
-        t.epochs,
-        t.lr,
-        t.weight_decay,
-        t.loader,
-        balanced_classes=config.loader.classes,
-        balanced_samples=config.loader.samples,
-    )
-
-
-def finetune_settings(config: Config) -> TrainSettings:
-    """Return how a model is fine-tuned."""
-    f = config.finetune
-    return TrainSettings(
-        f.epochs,
-        f.lr,
-        f.weight_decay,
-        f.loader,
-        balanced_classes=config.loader.classes,
-        balanced_samples=config.loader.samples,
+        part.epochs,
+        part.lr,
+        part.weight_decay,
+        part.loader,
+        balanced_classes=loader.classes,
+        balanced_samples=loader.samples,
     )
 
 
@@ -126,7 +112,7 @@ def train_first(job: Job) -> None:
         seed=job.seed(number),
         tick=job.tick,
     )
-    settings = train_settings(job.config) if trained else None
+    settings = train_settings(job.config.train, job.config.loader) if trained else None
     _finish(job, number, draft, parent=0, settings=settings, rows=rows, species=species)
 
 
@@ -155,7 +141,7 @@ def finetune(job: Job) -> None:
     number, draft = _draft_folder(job, parent=parent.number, trained=True)
     parent_folder = generations.folder_of(job.folder.models, parent.number)
     continue_model(draft, parent_folder, classes=classes, seed=job.seed(number))
-    settings = finetune_settings(job.config)
+    settings = train_settings(job.config.finetune, job.config.loader)
     _finish(job, number, draft, parent=parent.number, settings=settings, rows=rows, species=species)
 
 

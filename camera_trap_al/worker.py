@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,7 @@ def _run_child(root: Path, job: str) -> int:
 def main() -> int:
     """Run as the child process: arguments are the work folder and the job."""
     atomic.failpoints.arm_from(os.environ, "worker")
+    warnings.filterwarnings("ignore")
     logging.basicConfig(level=logging.INFO, handlers=[_TellingHandler()])
     if hasattr(os, "nice"):
         os.nice(10)

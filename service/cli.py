@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
     options = _parser().parse_args(arguments)
+    # Pillow warns of metadata that no pixel depends on; what cannot be decoded is listed in words of ours.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     log_to_terminal(logging.DEBUG if options.verbose else logging.INFO)
     atomic.failpoints.arm_from(os.environ, "daemon")
     try:

@@ -18,7 +18,7 @@ from camera_trap_al.config import Config, build, config_text
 from camera_trap_al.core.matching import clashing_names, class_name_problem, nfc
 from camera_trap_al.errors import CameraTrapAlError, TemplateError, UsageError, WorkFolderError
 from camera_trap_al.images import read_image
-from camera_trap_al.jobs import finetune_settings, model_settings, train_settings
+from camera_trap_al.jobs import model_settings, train_settings
 from camera_trap_al.labels.template import find_templates, make_template
 from camera_trap_al.layout import TEMPLATE, WorkFolder
 from camera_trap_al.store import atomic
@@ -113,8 +113,8 @@ def check_choices(config: Config) -> None:
     """Raise `UsageError` for a name or combination of options that cannot work."""
     strategies.check(config.query.strategy)
     model_settings(config).check()
-    train_settings(config).check()
-    finetune_settings(config).check()
+    train_settings(config.train, config.loader).check()
+    train_settings(config.finetune, config.loader).check()
     for name in [*config.classes.names, *([config.classes.empty] if config.classes.empty else [])]:
         problem = class_name_problem(name, config.classes.reserved)
         if problem:

@@ -99,7 +99,8 @@ def test_what_is_made_reads_back(tmp_path_factory: pytest.TempPathFactory, class
     path = tmp_path_factory.mktemp("template") / "TimelapseTemplate.tdb"
     make_template(path, classes)
     template = read_template(path)
-    assert template.field("Species") == Field("Species", "FixedChoice", "", tuple(classes), "Species")
+    kind = "FixedChoice" if classes else "Note"
+    assert template.field("Species") == Field("Species", kind, "", tuple(classes), "Species")
     assert template.field("Count") == Field("Count", "Counter", "0", (), "Count")
     assert template.field("species") is None
     assert missing_fields(template) == []
@@ -212,9 +213,10 @@ def test_empty_cells_read_as_empty_texts(tdb: Path) -> None:
 def test_missing_fields_count_letter_case_and_type() -> None:
     flag = Field("Selected", "Flag", "false", (), "Selected")
     lower = Field("species", "FixedChoice", "", ("fox",), "Species")
-    note = Field("Species", "Note", "", (), "Species")
+    note, number = Field("Species", "Note", "", (), "Species"), Field("Species", "Counter", "0", (), "Species")
     assert missing_fields(Template((flag, lower))) == ["Species"]
-    assert missing_fields(Template((flag, note))) == ["Species"]
+    assert missing_fields(Template((flag, note))) == []
+    assert missing_fields(Template((flag, number))) == ["Species"]
     assert missing_fields(Template(())) == ["Species", "Selected"]
 
 
