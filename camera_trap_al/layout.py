@@ -69,10 +69,6 @@ class WorkFolder:
         return self.data / "conflicts.csv"
 
     @property
-    def listed(self) -> Path:
-        return self.data / "listed.json"
-
-    @property
     def reported(self) -> Path:
         return self.data / "reported.json"
 
@@ -87,10 +83,6 @@ class WorkFolder:
     @property
     def status(self) -> Path:
         return self.root / "status.json"
-
-    @property
-    def wishes(self) -> Path:
-        return self.root / "wishes"
 
     @property
     def lease(self) -> Path:
@@ -132,7 +124,10 @@ class WorkFolder:
     def worker(self) -> Path:
         return self.state / "worker.json"
 
-    def folders(self) -> list[Path]:
-        """Return the folders that a work folder is made with."""
-        private = [self.journal.parent, self.intake, self.models, self.embedding, self.checkpoints]
-        return [self.root, self.data, self.bin, self.test_results, self.wishes, *private]
+    def public_folders(self) -> list[Path]:
+        """Return the folders that people look into; `init` makes them."""
+        return [self.root, self.data, self.bin, self.test_results]
+
+    def private_folders(self) -> list[Path]:
+        """Return the folders that `state_dir` moves; `run` makes them."""
+        return [self.journal.parent, self.intake, self.models, self.embedding, self.checkpoints]

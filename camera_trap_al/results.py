@@ -74,8 +74,12 @@ def _collect_garbage(work: Work) -> None:
     model = generations.read_manifest(generations.folder_of(work.folder.models, current)) or {}
     keep = learners | {current, model.get("parent", 0), newest.number if newest else 0}
     keep |= {n for n in generations.numbers(work.folder.models) if n > current}
-    generations.prune(work.folder.models, keep)
-    generations.prune(work.folder.embedding, keep)
+    work.forget_vectors(keep)
+    try:
+        generations.prune(work.folder.models, keep)
+        generations.prune(work.folder.embedding, keep)
+    except OSError as error:
+        log.debug("old generations stay for now: %s", error)
 
 
 def list_all(work: Work, facts: Facts) -> None:

@@ -85,7 +85,7 @@ class Work:
         Raises `WorkFolderError`, `UsageError`, `JournalDamagedError` or `DurableWriteError`.
         """
         folder, config = read_work_config(root)
-        for path in folder.folders():
+        for path in [*folder.public_folders(), *folder.private_folders()]:
             atomic.make_folder(path)
         _remove_leftovers(folder)
         journal = _open_journal(folder.journal)
@@ -147,10 +147,13 @@ class Work:
         """Return the scaled embeddings of a learner that has a scaler, with all shards there are now."""
         folder = generations.folder_of(self.folder.embedding, learner)
         if learner not in self._vectors:
-            self._vectors = {n: v for n, v in self._vectors.items() if n >= learner - 1}
             self._vectors[learner] = embeddings.Vectors(folder, embeddings.read_scaler(folder))
         self._vectors[learner].refresh()
         return self._vectors[learner]
+
+    def forget_vectors(self, keep: set[int]) -> None:
+        """Let go of the embeddings of other learners, whose files Windows could not remove while they are open."""
+        self._vectors = {number: vectors for number, vectors in self._vectors.items() if number in keep}
 
     def pool_root(self) -> Path:
         """Return the image root."""
@@ -202,7 +205,7 @@ def _forget_rows(folder: WorkFolder) -> None:
 
 
 def _remove_leftovers(folder: WorkFolder) -> None:
-    for place in {folder.root, folder.data, folder.bin, folder.journal.parent, folder.intake, folder.wishes}:
+    for place in {folder.root, folder.data, folder.bin, folder.journal.parent, folder.intake}:
         for partial in place.glob(".*.partial"):
             if partial.is_file():
                 atomic.discard_file(partial)

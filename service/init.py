@@ -310,7 +310,7 @@ def make_work_folder(work: Path, config: Config) -> None:
     try:
         atomic.discard_folder(hidden)
         paths = WorkFolder.at(hidden)
-        for folder in paths.folders():
+        for folder in paths.public_folders():
             atomic.make_folder(folder)
         atomic.replace_bytes(paths.config, config_text(config).encode("utf-8"))
         if work.is_dir():

@@ -10,7 +10,9 @@ SERVICE = "camera_trap_al_service"
 
 if importlib.util.find_spec(SERVICE) is None:
     folder = Path(__file__).resolve().parent.parent / "service"
-    spec = importlib.util.spec_from_file_location(SERVICE, folder / "__init__.py", submodule_search_locations=[str(folder)])
+    spec = importlib.util.spec_from_file_location(
+        SERVICE, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[SERVICE] = module

@@ -51,7 +51,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(4):
             draw(root / "validation" / name / f"{i}.jpg", hue, rng)
     for i in range(60):
-        draw(root / "pool" / ["", "site a", "site b"][i % 3] / f"IMG_{i // 3:04d}.JPG", HUES[list(HUES)[i % 7 % 3]], rng)
+        draw(
+            root / "pool" / ["", "site a", "site b"][i % 3] / f"IMG_{i // 3:04d}.JPG", HUES[list(HUES)[i % 7 % 3]], rng
+        )
     return root
 
 

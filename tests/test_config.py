@@ -23,7 +23,9 @@ def test_the_parameters_of_run_active_learning_are_aliases_of_options() -> None:
 
 
 def test_a_written_configuration_reads_back_and_explains_every_option(tmp_path: Path) -> None:
-    config = build({"data.train": r'C:\Bilder "neu"\ä', "active_batch": "25", "classes.names": ["雪豹", "O'Brien"]}, "test")
+    config = build(
+        {"data.train": r'C:\Bilder "neu"\ä', "active_batch": "25", "classes.names": ["雪豹", "O'Brien"]}, "test"
+    )
     path = tmp_path / "config.toml"
     path.write_text(config_text(config), encoding="utf-8")
     assert read_config(path) == config

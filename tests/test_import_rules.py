@@ -92,7 +92,18 @@ def test_only_the_store_opens_for_writing_renames_or_removes(path: Path) -> None
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
-        banned = {"write_text", "write_bytes", "unlink", "rename", "rmdir", "rmtree", "mkdir", "makedirs", "fsync", "touch"}
+        banned = {
+            "write_text",
+            "write_bytes",
+            "unlink",
+            "rename",
+            "rmdir",
+            "rmtree",
+            "mkdir",
+            "makedirs",
+            "fsync",
+            "touch",
+        }
         assert name not in banned, f"{path}:{node.lineno}: {name}"
         texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         if name == "open":

@@ -14,8 +14,10 @@ import pytest
 from season import draw
 
 from camera_trap_al.core.records import ImageKey
+from camera_trap_al.loop import Loop, is_idle
 from camera_trap_al.store import generations
 from camera_trap_al.store.journal import read_journal
+from camera_trap_al.work import Work
 
 pytestmark = pytest.mark.slow
 
@@ -188,3 +190,49 @@ def test_the_image_folder_is_never_written_to(new_season: Callable[..., Any]) ->
     season.run()
     assert (look(season.root / "pool"), look(season.root / "train")) == before
     assert set(bin_before) <= set(look(season.work / "new_labels_bin"))
+
+
+def test_options_of_label_files_have_their_effect(new_season: Callable[..., Any]) -> None:
+    season = new_season(labels__column="Animal", labels__unrequested="accept", labels__skip_words=["keine Ahnung"])
+    (request,) = season.run()
+    other = next(ImageKey(*key) for key in sorted(season.truth) if ImageKey(*key) not in request)
+    with (season.work / "new_labels_bin" / "1.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = [(key, season.truth[key]) for key in request[1:]] + [(request[0], "Keine Ahnung"), (other, "red")]
+        csv.writer(file).writerows(
+            [["File", "RelativePath", "Animal"], *([k.file, k.relative_path, s] for k, s in rows)]
+        )
+    assert len(season.run()) == 2
+    (line,) = lines(season, "labels")
+    assert [*other, "red", "oracle"] in line["rows"] and line["skips"] == [[*request[0], "cannot_tell"]]
+
+
+def test_options_of_requests_have_their_effect(new_season: Callable[..., Any]) -> None:
+    season = new_season(query__strategy="uniform", query__first="wait", query__min_answered=0.4)
+    (request,) = season.run()
+    assert lines(season, "request")[0]["checkpoint"] == 1, (
+        "with first = wait a classifier is there before the first request"
+    )
+    answer(season, "1.csv", [(key, season.truth[key]) for key in request[:4]])
+    season.run()
+    assert [line["strategy"] for line in lines(season, "request")] == ["uniform", "uniform"]
+
+
+def test_private_files_can_live_elsewhere(new_season: Callable[..., Any], tmp_path: Path) -> None:
+    season = new_season(daemon__state_dir=str(tmp_path / "local"))
+    work = Work.open(season.work)
+    try:
+        Loop(work).run(until=is_idle)
+    finally:
+        work.close()
+    assert (tmp_path / "local" / "data" / "journal.jsonl").is_file() and not (season.work / "models").exists()
+    assert (season.work / "timelapse_selector.csv").is_file() and (season.work / "export" / "model.onnx").is_file()
+
+
+def test_without_validation_nothing_is_measured_and_softmax_trains_too(new_season: Callable[..., Any]) -> None:
+    season = new_season(
+        validation__enabled=False, embedding__loss="softmax", train__min_labels=6, embedding__normalize=False
+    )
+    season.run()
+    assert not list((season.work / "test_results").iterdir())
+    model = generations.newest(season.work / "models")
+    assert model is not None and model.manifest["trained"] and (season.work / "export" / "model.onnx").is_file()

@@ -26,7 +26,11 @@ def run(work: Path) -> dict[str, Any]:
         Loop(opened).run(until=is_idle)
         learner = opened.learner()
         assert learner is not None
-        return {"requests": len(opened.history.requests), "labels": dict(opened.history.labels), "learner": learner.number}
+        return {
+            "requests": len(opened.history.requests),
+            "labels": dict(opened.history.labels),
+            "learner": learner.number,
+        }
     finally:
         opened.close()
 

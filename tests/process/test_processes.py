@@ -82,7 +82,9 @@ def journalled(work: Path) -> int:
     return sum(len(line.get("rows", ())) for line in read_journal(work / "data" / "journal.jsonl")[0])
 
 
-def test_the_daemon_takes_labels_asks_again_and_ends_when_told(new_season: Callable[..., Any], commands: Commands) -> None:
+def test_the_daemon_takes_labels_asks_again_and_ends_when_told(
+    new_season: Callable[..., Any], commands: Commands
+) -> None:
     season = new_season(daemon__worker="process")
     label = season.person()
     daemon = commands.start("run", season.work)
