@@ -288,8 +288,8 @@ def _typed(key: str, f: dataclasses.Field[Any], value: Any) -> Any:
         raise ValueError(f"'{key}' must be {' or '.join(choices)}, not '{value}'.{did_you_mean(str(value), choices)}")
     if low is not None and not low <= value < float("inf"):
         raise ValueError(f"'{key}' must be at least {low:g}, not {value}.")
-    if key == "query.min_answered" and value > 1:
-        raise ValueError(f"'{key}' is a fraction between 0 and 1, not {value}.")
+    if key == "query.min_answered" and not 0 < value <= 1:
+        raise ValueError(f"'{key}' is a fraction above 0 and at most 1, not {value}.")
     return value
 
 

@@ -59,12 +59,13 @@ def _journal_facts(work: Work) -> Facts:
         unsettled=files.unsettled,
         pool_version=int(work.catalog.fact("pool_version", 0)),
         listed=work.listed,
-        scan_due=scanned and (work.scan is not None or work.scan_wished or rest_over),
+        scan_due=scanned and (work.scan is not None or rest_over),
     )
 
 
 def _learner_facts(work: Work, facts: Facts) -> Facts:
     newest, learner, checkpoint = work.newest_model(), work.learner(), work.checkpoint()
+    upcoming = embeddings.candidate(work.folder.embedding, work.folder.models, work.catalog_id)
     stamp = (facts.mark, facts.pool_version)
     rows, species = work.cached("labelled", stamp, work.catalog.labelled)
     counts = np.unique(species, return_counts=True)[1] if species else np.zeros(0)
@@ -75,7 +76,7 @@ def _learner_facts(work: Work, facts: Facts) -> Facts:
         learner=learner.number if learner else 0,
         untrained=bool(newest) and not newest.manifest["trained"] if newest else False,
         trainable=len(rows) >= work.config.train.min_labels and int((counts >= 2).sum()) >= 2,
-        candidate=_candidate(work, newest, learner),
+        candidate=upcoming.number if upcoming else 0,
         new_labels=work.history.labels_since(model_seq),
         train_epochs=work.config.train.epochs,
         finetune_epochs=work.config.finetune.epochs,
@@ -91,29 +92,23 @@ def _learner_facts(work: Work, facts: Facts) -> Facts:
     return replace(facts, fit=fit, fittable=fittable, uncovered=uncovered)
 
 
-def _candidate(work: Work, newest: generations.Generation | None, learner: generations.Generation | None) -> int:
-    if newest is None or (learner is not None and learner.number == newest.number):
-        return 0
-    manifest = generations.read_manifest(generations.folder_of(work.folder.embedding, newest.number))
-    return 0 if manifest is not None else newest.number
-
-
 def fit_rows(work: Work, learner: int) -> tuple[embeddings.RowArray, list[str]]:
-    """Return the labelled rows that a learner has embedded, in ascending order, and their species."""
+    """Return the labelled rows that a learner has embedded, in the order of their key hashes, and their species."""
     rows, species = work.catalog.labelled()
     covered = work.vectors(learner).covers(rows)
     return rows[covered], [name for name, has in zip(species, covered, strict=True) if has]
 
 
-def fit_digest(learner: int, classes: list[str], rows: embeddings.RowArray, species: list[str]) -> str:
+def fit_digest(learner_id: str, classes: list[str], rows: embeddings.RowArray, species: list[str]) -> str:
     """Return what a classifier is made from, as a short text."""
-    facts = json.dumps([learner, classes, rows.tolist(), species], ensure_ascii=False)
+    facts = json.dumps([learner_id, classes, rows.tolist(), species], ensure_ascii=False)
     return hashlib.sha256(facts.encode("utf-8")).hexdigest()[:32]
 
 
 def _fit(work: Work, learner: int) -> tuple[str, bool]:
     rows, species = fit_rows(work, learner)
-    return fit_digest(learner, work.history.classes, rows, species), len(set(species)) >= 2
+    learner_id = generations.identity(generations.folder_of(work.folder.embedding, learner))
+    return fit_digest(learner_id, work.history.classes, rows, species), len(set(species)) >= 2
 
 
 def count_uncovered(work: Work, learner: int) -> int:
@@ -153,7 +148,7 @@ def _result_facts(work: Work, facts: Facts) -> Facts:
         return facts
     folder, n_labels = work.folder, checkpoint.manifest["n_labels"]
     reported = _json(folder.reported)
-    exported = max(_json(folder.export / name).get("checkpoint", 0) for name in ("manifest.json", "check.json"))
+    named = {_json(folder.export / name).get("checkpoint") for name in ("manifest.json", "check.json")}
     metrics = _json(folder.test_results / f"train_set_size_{n_labels}" / "metrics.json")
     rows = len(work.cached("askable", (facts.mark, facts.pool_version), work.catalog.askable)[0])
     due = rows <= REPORT_ROWS or reported.get("learner") != checkpoint.manifest["learner"]
@@ -161,7 +156,7 @@ def _result_facts(work: Work, facts: Facts) -> Facts:
         facts,
         validated=checkpoint.number if _is_validated(work, facts, checkpoint) else 0,
         evaluated=metrics.get("checkpoint", 0),
-        exported=exported,
+        exported=checkpoint.number if checkpoint.number in named else 0,
         reported=reported.get("checkpoint", 0),
         report_due=due or time.monotonic() - work.reported_s > REPORT_EVERY_S,
     )

@@ -44,6 +44,19 @@ class Job:
         self.folders = {kind: str(path) for kind, path in image_folders(config).items()}
 
     @property
+    def catalog_id(self) -> str:
+        """Which catalogue the rows are of."""
+        return str(self.catalog.fact("catalog_id"))
+
+    def learner(self) -> generations.Generation | None:
+        """Return the current learner."""
+        return embeddings.current_learner(self.folder.embedding, self.folder.models, self.catalog_id)
+
+    def mark(self, number: int) -> str:
+        """Return what shards of model `number` are marked with."""
+        return embeddings.made_by(self.folder.models, number, self.catalog_id)
+
+    @property
     def identity(self) -> str:
         """What all seeds come from."""
         return str(self.config.daemon.seed or self.catalog.fact("identity"))
@@ -63,7 +76,7 @@ def run_job(folder: WorkFolder, config: Config, name: str, tick: Tick) -> None:
     CameraTrapAlError
         it cannot be done; the text says why
     """
-    catalog = Catalog.open(folder.catalog, read_only=True)
+    catalog = Catalog.open(folder.catalog, roots=list(image_folders(config)), read_only=True)
     try:
         jobs[name](Job(folder, config, name, catalog, tick))
     finally:
@@ -133,7 +146,7 @@ def finetune(job: Job) -> None:
     """Train the current learner's model on. Commits a model folder."""
     from camera_trap_al.learn.making import continue_model
 
-    parent = embeddings.current_learner(job.folder.embedding, generations.numbers(job.folder.models))
+    parent = job.learner()
     if parent is None:
         raise ModelError("There is no learner to fine-tune.", hint="It is made first.")
     rows, species = job.catalog.labelled()
@@ -153,7 +166,7 @@ def is_trainable(species: Sequence[str], min_labels: int) -> bool:
 
 def _draft_folder(job: Job, *, parent: int, trained: bool) -> tuple[int, Path]:
     """Return the number and hidden folder of the next model; a draft of the same job goes on, any other is discarded."""
-    number = generations.next_number(job.folder.models)
+    number = max(generations.next_number(job.folder.models), generations.next_number(job.folder.embedding))
     for leftover in job.folder.models.glob(".gen-*"):
         if leftover != generations.hidden_folder_of(job.folder.models, number):
             atomic.discard_folder(leftover)
@@ -234,22 +247,22 @@ def _reference_items(job: Job, rows: RowArray) -> list[Any]:
 @jobs.register("EMBED_NEXT")
 def embed_next(job: Job) -> None:
     """Embed what a candidate needs to become current. Commits shards, then scaler, verdict and manifest."""
-    newest = generations.newest(job.folder.models)
+    newest = embeddings.candidate(job.folder.embedding, job.folder.models, job.catalog_id)
     if newest is None:
         raise ModelError("There is no model to embed with.", hint="It is made first.")
-    current = embeddings.current_learner(job.folder.embedding, generations.numbers(job.folder.models))
+    current = job.learner()
     folder = generations.folder_of(job.folder.embedding, newest.number)
-    rows = _needed_rows(job, None if current is None else Vectors(current.folder))
+    rows = _needed_rows(job, None if current is None else Vectors(current.folder, job.mark(current.number)))
     log.info("Extracting embedding...")
     _embed(job, newest, folder, rows)
     log.info("Finished extracting embedding")
-    vectors = Vectors(folder)
+    vectors = Vectors(folder, job.mark(newest.number))
     readable = rows[~np.isin(rows, np.array(sorted(vectors.unreadable), dtype=np.int64))]
     if len(readable) == 0:
         raise ModelError("None of the images can be read.", hint="See data/quarantine.csv.")
     scaler = embeddings.fit_scaler(vectors.blocks(readable), normalize=job.config.embedding.normalize)
-    verdict = _verdict(job, current, Vectors(folder, scaler))
-    facts = {"kind": "learner", "model": newest.number, "catalog": job.catalog.fact("identity"), **verdict}
+    verdict = _verdict(job, current, Vectors(folder, job.mark(newest.number), scaler))
+    facts = {"kind": "learner", "model": newest.number, "made_by": job.mark(newest.number), **verdict}
     embeddings.commit_learner(folder, scaler, facts)
     if verdict["kept_back"]:
         log.info(
@@ -262,7 +275,7 @@ def embed_next(job: Job) -> None:
 @jobs.register("EMBED")
 def embed_uncovered(job: Job) -> None:
     """Embed rows that the current learner lacks, labelled ones first. Commits a shard at a time."""
-    current = embeddings.current_learner(job.folder.embedding, generations.numbers(job.folder.models))
+    current = job.learner()
     if current is None:
         raise ModelError("There is no learner.", hint="It is made first.")
     labelled, _ = job.catalog.labelled()
@@ -290,7 +303,10 @@ def _needed_rows(job: Job, current: Vectors | None) -> RowArray:
 def _embed(job: Job, model: generations.Generation, folder: Path, rows: RowArray) -> None:
     from camera_trap_al.learn.embedding import Embedder, embed_items
 
-    missing = rows[~Vectors(folder).covers(rows)]
+    mark = job.mark(model.number)
+    if embeddings.is_foreign(folder, mark):
+        atomic.discard_folder(folder)
+    missing = rows[~Vectors(folder, mark).covers(rows)]
     if len(missing) == 0:
         return
     embedder: Embedder = Embedder(model.folder, batch_size=job.config.embedding.batch_size)
@@ -303,7 +319,7 @@ def _embed(job: Job, model: generations.Generation, folder: Path, rows: RowArray
 
         items = job.catalog.items(part, job.folders)
         vectors, problems = embed_items(embedder, items, tick=tick)
-        embeddings.write_shard(folder, part, vectors, problems, model.number)
+        embeddings.write_shard(folder, part, vectors, problems, mark)
 
 
 def _verdict(job: Job, current: generations.Generation | None, candidate: Vectors) -> dict[str, Any]:
@@ -311,7 +327,7 @@ def _verdict(job: Job, current: generations.Generation | None, candidate: Vector
     promoted = {"kept_back": False}
     if current is None or job.config.finetune.promote == "always":
         return promoted
-    now = Vectors(current.folder, embeddings.read_scaler(current.folder))
+    now = Vectors(current.folder, job.mark(current.number), embeddings.read_scaler(current.folder))
     rows, truth = job.catalog.validation()
     labelled, species = job.catalog.labelled()
     usable = candidate.covers(labelled) & now.covers(labelled)

@@ -62,7 +62,7 @@ class Rests:
         """Let `name` rest: one second, doubling at each failure."""
         self.failures[name] = self.failures.get(name, 0) + 1
         longest = max(LONGEST_REST_S, REST_PER_FILE_S * len(self.failures)) if per_file else LONGEST_REST_S
-        self.until[name] = time.monotonic() + min(FIRST_REST_S * 2 ** (self.failures[name] - 1), longest)
+        self.until[name] = time.monotonic() + min(FIRST_REST_S * 2 ** min(self.failures[name] - 1, 16), longest)
 
     def end(self, name: str) -> None:
         """Forget the failures of `name`."""
@@ -123,7 +123,17 @@ class Loop:
         """
         try:
             while not self.stop.is_set():
-                facts, step = self.look()
+                try:
+                    facts, step = self.look()
+                except (DurableWriteError, JournalDamagedError):
+                    raise
+                except Exception as error:
+                    # A share that stumbles, a file that another program holds: the facts are read again later.
+                    self._rest("FACTS", error)
+                    self.wake.wait(min(self.rests.first_end_s(), LONGEST_WAIT_S))
+                    continue
+                self.rests.end("FACTS")
+                self.last_problem.pop("FACTS", None)
                 if self._on_turn is not None:
                     self._on_turn(self, facts, step)
                 if until(facts, step):
@@ -166,8 +176,9 @@ class Loop:
         except Exception as error:
             self._rest(step.subject if step.name == "PREPARING" else name, error)
         else:
-            self.rests.end(name)
-            self.last_problem.pop(name, None)
+            done = step.subject if step.name == "PREPARING" and not self.worker.is_running() else name
+            self.rests.end(done)
+            self.last_problem.pop(done, None)
 
     def _rest(self, name: str, error: Exception) -> None:
         self.rests.start(name, per_file=name.partition(":")[0] in PER_FILE)

@@ -47,7 +47,8 @@ def fit(work: Work, facts: Facts) -> None:
         {
             "kind": "checkpoint",
             "learner": learner.number,
-            "fit": fit_digest(learner.number, work.history.classes, rows, species),
+            "learner_id": generations.identity(learner.folder),
+            "fit": fit_digest(generations.identity(learner.folder), work.history.classes, rows, species),
             "n_labels": len(rows),
             "journal": work.journal.end,
             "classes": list(classifier.classes),

@@ -20,7 +20,7 @@ from camera_trap_al.learn.classifier import Classifier, load_classifier
 from camera_trap_al.store import generations
 from camera_trap_al.store.embeddings import Vectors
 from camera_trap_al.strategies import PoolBlock, strategies
-from camera_trap_al.work import Work, image_folders
+from camera_trap_al.work import Work, image_folders, is_online
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def query(work: Work, facts: Facts) -> None:
     name = work.config.query.strategy if checkpoint else "uniform"
     rows = strategies[name].query(pool, n, seed) if facts.learner else _readable(work, pool, n, seed)
     if len(rows) == 0:
-        return
+        raise ImagesOfflineError("None of the images that are left can be read now.")
     keys = work.catalog.keys_of(rows)
     predictions = _predict(pool, rows)
     number = work.history.newest_round() + 1
@@ -145,7 +145,7 @@ def _readable(work: Work, pool: WorkPool, n: int, seed: int) -> npt.NDArray[np.i
         except ImageUnreadableError as error:
             work.catalog.quarantine(int(row), error.code, str(error))
         except OSError as error:
-            if not Path(folders[POOL]).is_dir():
+            if not is_online(Path(folders[POOL]), work.catalog.fact("top", [])):
                 raise ImagesOfflineError(f"The folder {folders[POOL]} does not answer.") from error
-            work.catalog.quarantine(int(row), "no_access", str(error))
+            log.debug("passed over %s: %s", item.path, error)
     return np.array(good, dtype=np.int64)

@@ -65,7 +65,11 @@ def _taken(history: History) -> Mapping[tuple[str, int], str]:
 
 def answer(work: Work, name: str) -> None:
     """Write receipt and report of a label file that was taken. Commits: the receipt."""
-    sequences = [seq for (known, _, _), seq in work.history.taken.items() if known == printable_name(name)]
+    file = next((f for f in work.inbox.scan(time.monotonic()) if f.name == name), None)
+    if file is None:
+        return
+    wanted = (printable_name(name), file.mtime_ns)
+    sequences = [seq for (known, _, mtime_ns), seq in work.history.taken.items() if (known, mtime_ns) == wanted]
     line = work.journal.lines[max(sequences) - 1]
     receipts.write_receipt(work.folder.bin, work.folder.reports, name, receipts.receipt_from_line(line))
 
@@ -76,10 +80,12 @@ def take_labels(work: Work, name: str) -> None:
     Commits: one journal line, or the receipt of a file without a good row. A file that is gone or changed is left for
     another turn.
     """
-    file = next((f for f in work.inbox.scan(time.monotonic()) if f.name == name), None)
-    copy = take_private_copy(file, work.folder.intake) if file else None
-    if copy is None:
+    file = next((f for f in work.inbox.scan(time.monotonic()) if f.name == name and f.is_settled), None)
+    if file is None:
         return
+    copy = take_private_copy(file, work.folder.intake)
+    if copy is None:
+        raise LabelFileError(f"{printable_name(name)} changed while it was read.", hint="It is read when it is quiet.")
     receipt = _receipt_without_reading(work, copy)
     if receipt is None:
         try:

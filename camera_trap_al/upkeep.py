@@ -30,7 +30,6 @@ def catalogue(work: Work) -> None:
     folders = image_folders(work.config)
     if work.scan is None:
         work.scan = Scan(work.catalog, folders, tool=work.config.labels.tool, leave_out=work.folder.root)
-        work.scan_wished = False
         work.scan_took_s = 0.0
     started = time.monotonic()
     try:
@@ -48,8 +47,10 @@ def catalogue(work: Work) -> None:
 
 def _end_scan(work: Work, scan: Scan, folders: dict[str, Path]) -> None:
     work.scan, work.scan_ended_s = None, time.monotonic()
-    work.catalog.note("top", _top_entries(folders[POOL]))
     away = scan.finish()
+    top = _top_entries(folders[POOL])
+    if top and away <= AWAY_FRACTION:
+        work.catalog.note("top", top)
     if away > AWAY_FRACTION:
         log.warning(
             "scan: %.0f %% of the known images were not there; nothing was given up. Is a disk or share away?",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from camera_trap_al.catalog.catalog import POOL, TRAIN, VALIDATION, Catalog
 from camera_trap_al.catalog.scan import Scan
@@ -18,13 +19,16 @@ from camera_trap_al.config import Config, read_config
 from camera_trap_al.core.history import History
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.seeds import seed_from
-from camera_trap_al.errors import UsageError, WorkFolderError
+from camera_trap_al.errors import DurableWriteError, LockedError, UsageError, WorkFolderError
 from camera_trap_al.labels.inbox import Inbox
 from camera_trap_al.layout import WorkFolder
+from camera_trap_al.lock import is_held
 from camera_trap_al.store import atomic, embeddings, generations
 from camera_trap_al.store.journal import LabelJournal, Line
 from camera_trap_al.version import program_version
 
+ROOT_SAMPLE = 20
+OLD_WORKER_S = 60.0
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -87,13 +91,15 @@ class Work:
         folder, config = read_work_config(root)
         for path in [*folder.public_folders(), *folder.private_folders()]:
             atomic.make_folder(path)
+        _wait_for_old_worker(folder)
         _remove_leftovers(folder)
         journal = _open_journal(folder.journal)
-        for said in _set_damaged_aside(folder):
-            log.warning("recovery: %s", said)
         history = History()
         touched: list[tuple[int, list[ImageKey]]] = [(line["seq"], history.apply(line)) for line in journal.lines]
-        catalog = open_catalog(folder, history.identity, journal.end)
+        catalog = open_catalog(folder, history.identity, journal.end, list(image_folders(config)))
+        _check_pool(config, history, catalog)
+        for said in _set_damaged_aside(folder, str(catalog.fact("catalog_id"))):
+            log.warning("recovery: %s", said)
         mark = catalog.mark
         unprojected = [key for seq, keys in touched if seq > mark for key in keys]
         inbox = Inbox(folder.bin, config.labels.settle_s)
@@ -123,13 +129,18 @@ class Work:
         value: T = known[1]
         return value
 
+    @property
+    def catalog_id(self) -> str:
+        """Which catalogue the rows are of."""
+        return self.cached("catalog id", None, lambda: str(self.catalog.fact("catalog_id")))
+
     def newest_model(self) -> generations.Generation | None:
         """Return the newest model, current or candidate."""
         return generations.newest(self.folder.models)
 
     def learner(self) -> generations.Generation | None:
         """Return the current learner."""
-        return embeddings.current_learner(self.folder.embedding, generations.numbers(self.folder.models))
+        return embeddings.current_learner(self.folder.embedding, self.folder.models, self.catalog_id)
 
     def checkpoint(self) -> generations.Generation | None:
         """Return the newest checkpoint whose model and embedding are there."""
@@ -138,8 +149,9 @@ class Work:
             manifest = generations.read_manifest(folder)
             if manifest is None:
                 continue
-            homes = (generations.folder_of(p, manifest["learner"]) for p in (self.folder.models, self.folder.embedding))
-            if all(generations.read_manifest(home) is not None for home in homes):
+            model = generations.folder_of(self.folder.models, manifest["learner"])
+            learner = generations.folder_of(self.folder.embedding, manifest["learner"])
+            if generations.read_manifest(model) and generations.identity(learner) == manifest["learner_id"]:
                 return generations.Generation(number, folder, manifest)
         return None
 
@@ -147,7 +159,8 @@ class Work:
         """Return the scaled embeddings of a learner that has a scaler, with all shards there are now."""
         folder = generations.folder_of(self.folder.embedding, learner)
         if learner not in self._vectors:
-            self._vectors[learner] = embeddings.Vectors(folder, embeddings.read_scaler(folder))
+            mark = embeddings.made_by(self.folder.models, learner, self.catalog_id)
+            self._vectors[learner] = embeddings.Vectors(folder, mark, embeddings.read_scaler(folder))
         self._vectors[learner].refresh()
         return self._vectors[learner]
 
@@ -170,38 +183,65 @@ def _open_journal(path: Path) -> LabelJournal:
     return LabelJournal.create(path, uuid.uuid4().hex, program_version())
 
 
-def open_catalog(folder: WorkFolder, identity: str, journal_end: int) -> Catalog:
+def open_catalog(folder: WorkFolder, identity: str, journal_end: int, roots: list[str]) -> Catalog:
     """Open the catalogue, or make it anew if it is damaged, of another work folder or ahead of the journal.
 
-    A new catalogue numbers its rows anew, so learners and checkpoints of the old one are removed with it.
+    A new catalogue numbers its rows anew, so nothing that was embedded for the old one counts.
+
+    Raises
+    ------
+    DurableWriteError
+        it cannot be opened, which says nothing of its content: another program holds it, the disk is full or away
+    WorkFolderError
+        a newer version wrote it
     """
     try:
-        catalog = Catalog.open(folder.catalog)
-        known = catalog.fact("identity")
-        if catalog.is_sound() and known in (None, identity) and catalog.mark <= journal_end:
-            if known is None:
-                _forget_rows(folder)
-                catalog.note("identity", identity)
+        catalog = Catalog.open(folder.catalog, roots=roots)
+        if catalog.is_sound() and catalog.fact("identity", identity) == identity and catalog.mark <= journal_end:
+            catalog.note("identity", identity)
             return catalog
         catalog.close()
-    except (SQLAlchemyError, ValueError) as error:
-        log.warning("recovery: the catalogue cannot be used (%s)", error)
+    except OperationalError as error:
+        raise DurableWriteError(
+            f"The catalogue {folder.catalog} cannot be opened: {error.__cause__ or error}.",
+            hint="Does another program hold it, or is the disk full? Start again then; all labels are safe.",
+        ) from error
+    except DatabaseError as error:
+        log.warning("recovery: the catalogue is damaged (%s)", error.__cause__ or error)
+    except ValueError as error:
+        raise WorkFolderError(f"{folder.catalog}: {error}.", hint="Install the newer version again.") from error
     log.warning("recovery: the catalogue is made anew from the journal and the images")
-    for name in (folder.catalog.name, f"{folder.catalog.name}-journal"):
-        atomic.discard_file(folder.catalog.with_name(name))
-    _forget_rows(folder)
-    catalog = Catalog.open(folder.catalog)
+    atomic.rename_aside(folder.catalog, f".bad-{folder.catalog.name}")
+    atomic.discard_file(folder.catalog.with_name(f"{folder.catalog.name}-journal"))
+    catalog = Catalog.open(folder.catalog, roots=roots)
     catalog.note("identity", identity)
     return catalog
 
 
-def _forget_rows(folder: WorkFolder) -> None:
-    for number in generations.numbers(folder.embedding):
-        atomic.discard_folder(generations.folder_of(folder.embedding, number))
-    # Their numbers stay in use, so that export/ and test_results/ never name another checkpoint by the same number.
-    for number in generations.numbers(folder.checkpoints):
-        checkpoint = generations.folder_of(folder.checkpoints, number)
-        atomic.rename_aside(checkpoint, f".bad-{checkpoint.name}")
+def _check_pool(config: Config, history: History, catalog: Catalog) -> None:
+    """Refuse another folder of images under the same name: labels would pass to other pictures that are called alike."""
+    before = history.settings.get("data.unlabelled")
+    root = Path(config.data.unlabelled)
+    if before in (None, config.data.unlabelled) or not root.is_dir():
+        return
+    sample = catalog.sample_of_pool(ROOT_SAMPLE)
+    here = [path for path, size in sample if (root / path).is_file() and (root / path).stat().st_size == size]
+    if sample and len(here) < len(sample) / 2:
+        raise UsageError(
+            f"data.unlabelled was {before} and is now {root}, which holds other pictures.",
+            hint="Make another work folder for them with `init`, or name the folder where the same pictures are now.",
+        )
+
+
+def _wait_for_old_worker(folder: WorkFolder) -> None:
+    """Let the worker of a daemon that was killed end; it does at its next mini-batch."""
+    end = time.monotonic() + OLD_WORKER_S
+    while is_held(folder.worker_lock):
+        if time.monotonic() > end:
+            raise LockedError(
+                f"A worker of an earlier start still holds {folder.worker_lock}.", hint="End that process."
+            )
+        time.sleep(0.1)
 
 
 def _remove_leftovers(folder: WorkFolder) -> None:
@@ -213,11 +253,15 @@ def _remove_leftovers(folder: WorkFolder) -> None:
         generations.remove_trash(parent)
 
 
-def _set_damaged_aside(folder: WorkFolder) -> list[str]:
+def _set_damaged_aside(folder: WorkFolder, catalog_id: str) -> list[str]:
     said = generations.set_damaged_aside(folder.models) + generations.set_damaged_aside(folder.checkpoints)
     for number in generations.numbers(folder.embedding):
         learner = generations.folder_of(folder.embedding, number)
-        said += embeddings.set_damaged_shards_aside(learner, number)
+        if embeddings.is_foreign(learner, embeddings.made_by(folder.models, number, catalog_id)):
+            atomic.discard_folder(learner)
+            said.append(f"{learner} is of another model or catalogue; its images are embedded again.")
+            continue
+        said += embeddings.set_damaged_shards_aside(learner)
         if (learner / generations.MANIFEST).exists() and generations.read_manifest(learner) is None:
             aside = atomic.rename_aside(learner / generations.MANIFEST, f".bad-{generations.MANIFEST}")
             said.append(f"{learner} is damaged ({aside.name}); it is completed again.")

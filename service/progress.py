@@ -46,7 +46,12 @@ class Bars:
 
 class _BarHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:
+            # A closed terminal or a full disk under the log must not end the work.
+            logging.raiseExceptions = False
+            self.handleError(record)
 
 
 def log_to_terminal(level: int = logging.INFO) -> None:

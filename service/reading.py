@@ -94,7 +94,7 @@ def _check_generations(folder: WorkFolder, lines: list[str]) -> list[str]:
                 lines.append(f"{path}: good")
     for number in generations.numbers(folder.embedding):
         path = generations.folder_of(folder.embedding, number)
-        damaged = embeddings.damaged_shards(path, number)
+        damaged = embeddings.damaged_shards(path)
         problems += [f"{path / name} is damaged; the next start embeds its images again." for name in damaged]
         if not damaged:
             lines.append(f"{path}: {len(embeddings.shard_names(path))} shards, good")

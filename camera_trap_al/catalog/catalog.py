@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Select, and_, create_engine, event, func, insert, select, update
+from sqlalchemy import URL, Connection, Select, and_, create_engine, event, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Engine
 
@@ -22,7 +23,9 @@ from camera_trap_al.core.records import ImageKey, Item
 
 POOL, TRAIN, VALIDATION = "pool", "train", "validation"
 MISSING_AFTER_SCANS = 3
+TRANSIENT_PROBLEMS = frozenset({"missing", "no_permission"})
 _BATCH = 500
+BUSY_S = 30
 RowArray = npt.NDArray[np.int64]
 
 
@@ -62,22 +65,33 @@ class Catalog:
     One process writes (the daemon); others open it with `read_only`.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, roots: Sequence[str]) -> None:
         self._engine = engine
+        self._roots = tuple(roots)
 
     @classmethod
-    def open(cls, path: Path, *, read_only: bool = False) -> Catalog:
-        """Open the catalogue, making it if it is not there. Raises `OSError` or SQLAlchemy's errors if it cannot be."""
-        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+    def open(cls, path: Path, *, roots: Sequence[str] = (TRAIN, VALIDATION, POOL), read_only: bool = False) -> Catalog:
+        """Open the catalogue, making it if it is not there.
+
+        `roots` are the folders that are configured; images of others are as if they were not there. Raises SQLAlchemy's
+        errors if it cannot be opened, `ValueError` if a newer version wrote it.
+        """
+        engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_S})
 
         @event.listens_for(engine, "connect")
         def _prepare(connection: Any, _record: Any) -> None:
             connection.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
 
-        catalog = cls(engine)
-        if not read_only:
-            with catalog._write() as connection:
-                migrate(connection)
+        catalog = cls(engine, roots)
+        try:
+            if not read_only:
+                with catalog._write() as connection:
+                    migrate(connection)
+                    if _read(connection, "catalog_id", None) is None:
+                        _note(connection, "catalog_id", uuid.uuid4().hex)
+        except BaseException:
+            engine.dispose()
+            raise
         return catalog
 
     def close(self) -> None:
@@ -136,19 +150,19 @@ class Catalog:
         with self._write() as connection:
             for part in _parts(list(found)):
                 changed += self._add_part(connection, root, part, scan)
+            if changed:
+                _note(connection, "pool_version", _read(connection, "pool_version", 0) + 1)
         return changed
 
     def _add_part(self, connection: Connection, root: str, found: Sequence[Found], scan: int) -> int:
         known = {
             row.path: row
             for row in connection.execute(
-                select(
-                    images.c.id, images.c.path, images.c.size, images.c.mtime_ns, images.c.missed, images.c.listed
-                ).where(images.c.root == root, images.c.path.in_([f.path for f in found]))
+                select(images).where(images.c.root == root, images.c.path.in_([f.path for f in found]))
             )
         }
         new = [f for f in found if f.path not in known]
-        altered = [f for f in found if f.path in known and (known[f.path].size, known[f.path].mtime_ns) != _stamp(f)]
+        altered = [f for f in found if f.path in known and _is_altered(known[f.path], f)]
         back = sum(known[f.path].missed >= MISSING_AFTER_SCANS for f in found if f.path in known)
         relisted = [f for f in found if f.path in known and known[f.path].listed != f.listed]
         ids = [known[f.path].id for f in found if f.path in known]
@@ -241,24 +255,26 @@ class Catalog:
             )
 
     def labelled(self) -> tuple[RowArray, list[str]]:
-        """Return the rows that may train, in ascending order, and their species."""
-        pool = _usable(labels.c.species).join(labels, labels.c.path == images.c.path)
+        """Return the rows that may train, in the order of their key hashes, and their species."""
+        pool = self._usable(images.c.key_hash, labels.c.species).join(labels, labels.c.path == images.c.path)
         pool = pool.where(images.c.root == POOL, labels.c.species.is_not(None))
-        train = _usable(images.c.class_name).where(images.c.root == TRAIN)
+        train = self._usable(images.c.key_hash, images.c.class_name).where(images.c.root == TRAIN)
         return self._rows_and_text(pool, train)
 
     def validation(self) -> tuple[RowArray, list[str]]:
-        """Return the rows of the validation folder, in ascending order, and their species."""
-        return self._rows_and_text(_usable(images.c.class_name).where(images.c.root == VALIDATION))
+        """Return the rows of the validation folder, in the order of their key hashes, and their species."""
+        return self._rows_and_text(
+            self._usable(images.c.key_hash, images.c.class_name).where(images.c.root == VALIDATION)
+        )
 
     def _rows_and_text(self, *queries: Select[Any]) -> tuple[RowArray, list[str]]:
         with self._engine.connect() as connection:
-            pairs = sorted((row, text) for query in queries for row, text in connection.execute(query))
-        return np.array([row for row, _ in pairs], dtype=np.int64), [text for _, text in pairs]
+            found = sorted((key, text, row) for query in queries for row, key, text in connection.execute(query))
+        return np.array([row for _, _, row in found], dtype=np.int64), [text for _, text, _ in found]
 
     def askable(self) -> tuple[RowArray, npt.NDArray[np.uint64]]:
         """Return rows and key hashes of pool images that need an answer and can be shown, in ascending order."""
-        query = _usable(images.c.key_hash).outerjoin(labels, labels.c.path == images.c.path)
+        query = self._usable(images.c.key_hash).outerjoin(labels, labels.c.path == images.c.path)
         query = query.where(images.c.root == POOL, images.c.listed, labels.c.path.is_(None)).order_by(items.c.row)
         with self._engine.connect() as connection:
             pairs = connection.execute(query).all()
@@ -266,8 +282,8 @@ class Catalog:
         return rows, np.array([value for _, value in pairs], dtype=np.int64).view(np.uint64)
 
     def live_rows(self, *roots: str) -> RowArray:
-        """Return the rows of readable, present images of these folders, in ascending order."""
-        query = _usable().where(images.c.root.in_(roots)).order_by(items.c.row)
+        """Return the rows of readable, present images of these folders, in the order of their key hashes."""
+        query = self._usable().where(images.c.root.in_(roots)).order_by(images.c.key_hash, images.c.root)
         with self._engine.connect() as connection:
             return np.array(list(connection.scalars(query)), dtype=np.int64)
 
@@ -321,6 +337,12 @@ class Catalog:
                 out[key] = "unreadable" if problem else "missing"
         return out
 
+    def sample_of_pool(self, n: int) -> list[tuple[str, int]]:
+        """Return path and size of up to n pool images, in the order of their key hashes."""
+        query = select(images.c.path, images.c.size).where(images.c.root == POOL).order_by(images.c.key_hash).limit(n)
+        with self._engine.connect() as connection:
+            return [(path, size) for path, size in connection.execute(query)]
+
     def problems(self) -> list[tuple[str, str, str, str, str]]:
         """Return the quarantined images: folder, path, code, text, since when."""
         columns = (images.c.root, images.c.path, images.c.problem, images.c.problem_text, images.c.problem_since)
@@ -330,19 +352,19 @@ class Catalog:
 
     def folder_classes(self) -> list[str]:
         """Return the classes of images in the training and validation folders, sorted."""
-        query = select(images.c.class_name).where(images.c.class_name != "").distinct()
+        query = select(images.c.class_name).where(images.c.class_name != "", images.c.root.in_(self._roots)).distinct()
         with self._engine.connect() as connection:
             return sorted(connection.scalars(query))
+
+    def _usable(self, *columns: Any) -> Select[Any]:
+        query = select(items.c.row, *columns).join_from(items, images, images.c.id == items.c.image)
+        good = and_(items.c.live, images.c.problem == "", images.c.missed < MISSING_AFTER_SCANS)
+        return query.where(good, images.c.root.in_(self._roots))
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
         with self._engine.begin() as connection:
             yield connection
-
-
-def _usable(*columns: Any) -> Select[Any]:
-    query = select(items.c.row, *columns).join_from(items, images, images.c.id == items.c.image)
-    return query.where(items.c.live, images.c.problem == "", images.c.missed < MISSING_AFTER_SCANS)
 
 
 def _image_values(root: str, f: Found, scan: int) -> dict[str, Any]:
@@ -358,8 +380,9 @@ def _image_values(root: str, f: Found, scan: int) -> dict[str, Any]:
     }
 
 
-def _stamp(f: Found) -> tuple[int, int]:
-    return f.size, f.mtime_ns
+def _is_altered(image: Any, f: Found) -> bool:
+    """Return whether an image changed, or could not be had when it was last tried and is tried again."""
+    return (image.size, image.mtime_ns) != (f.size, f.mtime_ns) or image.problem in TRANSIENT_PROBLEMS
 
 
 def _note(connection: Connection, key: str, value: Any) -> None:

@@ -37,7 +37,6 @@ class History:
     classes: list[str] = field(default_factory=list)
     taken: dict[TakenFile, int] = field(default_factory=dict)
     closed: set[int] = field(default_factory=set)
-    granted: set[str] = field(default_factory=set)
     settings: dict[str, Any] = field(default_factory=dict)
     end: int = 0
 
@@ -52,8 +51,6 @@ class History:
     def apply(self, line: Mapping[str, Any]) -> list[ImageKey]:
         """Take in the next line; return the images whose label or skip it may have changed."""
         self.end = line["seq"]
-        if "wish" in line:
-            self.granted.add(line["wish"])
         match line["kind"]:
             case "open":
                 self.identity = line["identity"]

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -69,7 +70,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             failpoints.pass_point("sync", partial)
-            os.fsync(file.fileno())
+            sync(file.fileno())
         failpoints.pass_point("replace", path)
         os.replace(partial, path)
     except BaseException:
@@ -140,6 +141,16 @@ def discard_file(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+def sync(descriptor: int) -> None:
+    """Make what was written to a file durable; macOS needs more than `fsync` for that."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable, where the system can (Windows and some shares cannot)."""
     if os.name == "nt":
@@ -174,7 +185,7 @@ class AppendFile:
         if os.write(self._descriptor, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         failpoints.pass_point("sync append", self.path)
-        os.fsync(self._descriptor)
+        sync(self._descriptor)
         self.end += len(data)
 
     def close(self) -> None:
@@ -187,7 +198,7 @@ def cut_file(path: Path, size: int) -> None:
     failpoints.pass_point("cut", path)
     with path.open("r+b") as file:
         file.truncate(size)
-        os.fsync(file.fileno())
+        sync(file.fileno())
 
 
 def rewrite_tail(path: Path, start: int, data: bytes) -> None:
@@ -201,4 +212,4 @@ def rewrite_tail(path: Path, start: int, data: bytes) -> None:
         file.seek(start)
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())

@@ -1,13 +1,16 @@
 """Embedding shards: up to 4,096 vectors in one `.npy`, with a small `.json` that is renamed last and names their rows.
 
-A learner is a model plus its shards, its scaler and the manifest that makes it current.
+A learner is a model plus its shards, its scaler and the manifest that makes it current. Shards and manifest say what
+they were made by: that very model, for the rows of that very catalogue. Others of the same number are never used.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import numpy.typing as npt
 from camera_trap_al.store import atomic, generations
 
 SHARD_ROWS = 4096
+OPEN_SHARDS = 16
 SCALER = "scaler.npy"
 FloatArray = npt.NDArray[np.float32]
 RowArray = npt.NDArray[np.int64]
@@ -33,7 +37,7 @@ class Shard:
 
 
 def write_shard(
-    folder: Path, rows: RowArray, vectors: FloatArray, problems: Mapping[int, tuple[str, str]], model: int
+    folder: Path, rows: RowArray, vectors: FloatArray, problems: Mapping[int, tuple[str, str]], made_by: str
 ) -> str:
     """Write the next shard of a learner; durable on return. Returns its name.
 
@@ -42,7 +46,7 @@ def write_shard(
     folder : of the learner, made if it is not there
     rows : (n,) int64, n <= 4,096, none of them in another shard of this learner
     vectors : (n, d) float, zeros where a row is in `problems`; stored as float32
-    model : number of the model that made the vectors
+    made_by : as `made_by` returns it
     """
     atomic.make_folder(folder)
     names = shard_names(folder)
@@ -51,7 +55,7 @@ def write_shard(
     atomic.replace_file(folder / f"{name}.npy", lambda file: np.save(file, data, allow_pickle=False))
     facts = {
         "format": generations.FORMAT,
-        "model": model,
+        "made_by": made_by,
         "rows": rows.tolist(),
         "crc32": f"{zlib.crc32(data.tobytes()):08x}",
         "problems": {str(row): list(problem) for row, problem in problems.items()},
@@ -60,9 +64,16 @@ def write_shard(
     return name
 
 
+def made_by(models: Path, number: int, catalog_id: str) -> str:
+    """Return what shards of model `number` for the rows of this catalogue are marked with, "" without the model."""
+    model = generations.identity(generations.folder_of(models, number))
+    return f"{model}-{catalog_id[:16]}" if model else ""
+
+
 def shard_names(folder: Path) -> list[str]:
     """Return the names of the whole shards of a learner, in order."""
-    return sorted(path.stem for path in folder.glob("shard-*.json")) if folder.is_dir() else []
+    found = folder.glob("shard-*.json") if folder.is_dir() else ()
+    return sorted(path.stem for path in found if re.fullmatch(r"shard-\d{6}", path.stem))
 
 
 def read_shard_facts(folder: Path, name: str) -> Shard:
@@ -72,15 +83,31 @@ def read_shard_facts(folder: Path, name: str) -> Shard:
     return Shard(name, np.array(facts["rows"], dtype=np.int64), problems)
 
 
-def damaged_shards(folder: Path, model: int) -> list[str]:
-    """Return the names of shards whose content does not fit their checksum or model."""
+def is_foreign(folder: Path, expected: str) -> bool:
+    """Return whether anything in a learner's folder was made by another model or for another catalogue."""
+    manifest = generations.read_manifest(folder)
+    marks = {_marked_by(folder, name) for name in shard_names(folder)}
+    if manifest is not None:
+        marks.add(manifest.get("made_by"))
+    return not expected or bool(marks - {expected})
+
+
+def _marked_by(folder: Path, name: str) -> str | None:
+    try:
+        mark = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["made_by"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(mark)
+
+
+def damaged_shards(folder: Path) -> list[str]:
+    """Return the names of shards whose content does not fit their checksum."""
     damaged = []
     for name in shard_names(folder):
         try:
             facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
             data = np.load(folder / f"{name}.npy", allow_pickle=False)
-            good = facts["model"] == model and len(facts["rows"]) == len(data)
-            good = good and facts["crc32"] == f"{zlib.crc32(data.tobytes()):08x}"
+            good = len(facts["rows"]) == len(data) and facts["crc32"] == f"{zlib.crc32(data.tobytes()):08x}"
         except (OSError, ValueError, KeyError, TypeError):
             good = False
         if not good:
@@ -88,10 +115,10 @@ def damaged_shards(folder: Path, model: int) -> list[str]:
     return damaged
 
 
-def set_damaged_shards_aside(folder: Path, model: int) -> list[str]:
+def set_damaged_shards_aside(folder: Path) -> list[str]:
     """Rename damaged shards, so that their rows count as uncovered again; return sentences that say so."""
     said = []
-    for name in damaged_shards(folder, model):
+    for name in damaged_shards(folder):
         atomic.rename_aside(folder / f"{name}.json", f".bad-{name}.json")
         said.append(f"{folder / name} is damaged and was set aside; its images are embedded again.")
     return said
@@ -103,28 +130,30 @@ class Vectors:
     Parameters
     ----------
     folder : of the learner
+    made_by : shards with another mark are passed over
     scaler : (2, d) float64, minimum and range of each dimension, or None for raw vectors
     """
 
-    def __init__(self, folder: Path, scaler: npt.NDArray[np.float64] | None = None) -> None:
+    def __init__(self, folder: Path, made_by: str, scaler: npt.NDArray[np.float64] | None = None) -> None:
         self.folder = folder
+        self.made_by = made_by
         self.scaler = scaler
-        self._maps: list[FloatArray] = []
         self._shard_of = np.zeros(0, dtype=np.int32)
         self._offset_of = np.zeros(0, dtype=np.int32)
         self._names: list[str] = []
+        self._open: OrderedDict[int, FloatArray] = OrderedDict()
         self.unreadable: set[int] = set()
         self.refresh()
 
     def refresh(self) -> None:
         """Take in shards written since the last look."""
         for name in shard_names(self.folder)[len(self._names) :]:
-            shard = read_shard_facts(self.folder, name)
-            self._grow(int(shard.rows.max(initial=-1)) + 1)
-            self._shard_of[shard.rows] = len(self._maps)
-            self._offset_of[shard.rows] = np.arange(len(shard.rows), dtype=np.int32)
-            self._maps.append(np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-            self.unreadable.update(shard.problems)
+            if _marked_by(self.folder, name) == self.made_by:
+                shard = read_shard_facts(self.folder, name)
+                self._grow(int(shard.rows.max(initial=-1)) + 1)
+                self._shard_of[shard.rows] = len(self._names)
+                self._offset_of[shard.rows] = np.arange(len(shard.rows), dtype=np.int32)
+                self.unreadable.update(shard.problems)
             self._names.append(name)
 
     def covers(self, rows: RowArray) -> npt.NDArray[np.bool_]:
@@ -136,13 +165,28 @@ class Vectors:
 
     def read(self, rows: RowArray) -> FloatArray:
         """Return the (n, d) scaled float32 vectors of covered rows, in the order given."""
-        dimension = self._maps[0].shape[1] if self._maps else 0
-        out = np.empty((len(rows), dimension), dtype=np.float32)
+        assert self.covers(rows).all(), "a row without a vector was read"
         shards = self._shard_of[rows]
+        out: FloatArray | None = None
         for shard in np.unique(shards):
             here = shards == shard
-            out[here] = self._maps[shard][self._offset_of[rows[here]]]
+            vectors = self._shard(int(shard))
+            if out is None:
+                out = np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
+            out[here] = vectors[self._offset_of[rows[here]]]
+        if out is None:
+            return np.zeros((0, 0), dtype=np.float32)
         return scale(out, self.scaler) if self.scaler is not None else out
+
+    def _shard(self, number: int) -> FloatArray:
+        """Return a memory-mapped shard; only a few stay open, since each takes a file handle."""
+        if number not in self._open:
+            path = self.folder / f"{self._names[number]}.npy"
+            self._open[number] = np.load(path, mmap_mode="r", allow_pickle=False)
+            if len(self._open) > OPEN_SHARDS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(number)
+        return self._open[number]
 
     def blocks(self, rows: RowArray, size: int = SHARD_ROWS) -> Iterator[tuple[RowArray, FloatArray]]:
         """Yield the rows and their vectors a block at a time."""
@@ -195,11 +239,26 @@ def read_scaler(folder: Path) -> npt.NDArray[np.float64]:
     return scaler
 
 
-def current_learner(embedding: Path, models: Sequence[int]) -> generations.Generation | None:
-    """Return the newest learner that is whole, not kept back, and whose model is among `models`."""
+def current_learner(embedding: Path, models: Path, catalog_id: str) -> generations.Generation | None:
+    """Return the newest learner that is whole, not kept back, and of that very model and catalogue."""
     for number in generations.numbers(embedding):
         folder = generations.folder_of(embedding, number)
         manifest = generations.read_manifest(folder)
-        if manifest is not None and not manifest.get("kept_back") and number in models:
+        expected = made_by(models, number, catalog_id)
+        if manifest is not None and not manifest.get("kept_back") and expected and manifest.get("made_by") == expected:
             return generations.Generation(number, folder, manifest)
+    return None
+
+
+def candidate(embedding: Path, models: Path, catalog_id: str) -> generations.Generation | None:
+    """Return the newest model that is neither current nor kept back nor older than the current one, if there is one."""
+    for number in generations.numbers(models):
+        model = generations.read_manifest(generations.folder_of(models, number))
+        if model is None:
+            continue
+        learner = generations.read_manifest(generations.folder_of(embedding, number))
+        is_whole = learner is not None and learner.get("made_by") == made_by(models, number, catalog_id)
+        if is_whole and learner is not None and learner.get("kept_back"):
+            continue
+        return None if is_whole else generations.Generation(number, generations.folder_of(models, number), model)
     return None

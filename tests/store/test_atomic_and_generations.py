@@ -83,11 +83,11 @@ def test_vectors_come_back_by_row_scaled_whatever_the_shards(tmp_path: Path) -> 
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(10, 3)).astype(np.float32)
     rows = np.array([4, 9, 2, 0, 7, 1, 3, 8, 5, 6])
-    embeddings.write_shard(tmp_path, rows[:6], vectors[:6], {}, model=1)
-    embeddings.write_shard(tmp_path, rows[6:], vectors[6:], {8: ("truncated", "cut")}, model=1)
-    raw = embeddings.Vectors(tmp_path)
+    embeddings.write_shard(tmp_path, rows[:6], vectors[:6], {}, made_by="m")
+    embeddings.write_shard(tmp_path, rows[6:], vectors[6:], {8: ("truncated", "cut")}, made_by="m")
+    raw = embeddings.Vectors(tmp_path, "m")
     scaler = embeddings.fit_scaler(raw.blocks(rows, size=3), normalize=True)
-    scaled = embeddings.Vectors(tmp_path, scaler).read(np.array([0, 6, 4]))
+    scaled = embeddings.Vectors(tmp_path, "m", scaler).read(np.array([0, 6, 4]))
     low, high = vectors.min(axis=0), vectors.max(axis=0)
     expected = (vectors[[3, 9, 0]] - low) / (high - low)
     np.testing.assert_allclose(scaled, expected, rtol=1e-5)
@@ -96,24 +96,65 @@ def test_vectors_come_back_by_row_scaled_whatever_the_shards(tmp_path: Path) -> 
 
 
 def test_a_constant_dimension_scales_without_dividing_by_zero(tmp_path: Path) -> None:
-    embeddings.write_shard(tmp_path, np.arange(3), np.full((3, 2), 5, np.float32), {}, model=1)
-    raw = embeddings.Vectors(tmp_path)
+    embeddings.write_shard(tmp_path, np.arange(3), np.full((3, 2), 5, np.float32), {}, made_by="m")
+    raw = embeddings.Vectors(tmp_path, "m")
     scaler = embeddings.fit_scaler(raw.blocks(np.arange(3)), normalize=True)
     assert embeddings.scale(raw.read(np.arange(3)), scaler).tolist() == [[0, 0]] * 3
 
 
-def test_a_shard_of_other_bytes_or_of_another_model_is_set_aside(tmp_path: Path) -> None:
-    embeddings.write_shard(tmp_path, np.arange(3), np.ones((3, 2), np.float32), {}, model=1)
-    embeddings.write_shard(tmp_path, np.arange(3, 6), np.ones((3, 2), np.float32), {}, model=2)
+def test_a_shard_of_other_bytes_is_set_aside(tmp_path: Path) -> None:
+    embeddings.write_shard(tmp_path, np.arange(3), np.ones((3, 2), np.float32), {}, made_by="m")
     np.save(tmp_path / "shard-000000.npy", np.zeros((3, 2), np.float32))
-    assert len(embeddings.set_damaged_shards_aside(tmp_path, 1)) == 2
-    assert embeddings.Vectors(tmp_path).covers(np.arange(6)).any() == np.False_
+    assert len(embeddings.set_damaged_shards_aside(tmp_path)) == 1
+    assert not embeddings.Vectors(tmp_path, "m").covers(np.arange(3)).any()
 
 
-def test_a_learner_that_was_kept_back_is_not_current(tmp_path: Path) -> None:
-    for number, kept_back in ((1, False), (2, True)):
-        folder = generations.folder_of(tmp_path, number)
+def test_a_shard_of_another_model_or_catalogue_is_never_read(tmp_path: Path) -> None:
+    embeddings.write_shard(tmp_path, np.arange(3), np.ones((3, 2), np.float32), {}, made_by="m")
+    embeddings.write_shard(tmp_path, np.arange(3, 6), np.ones((3, 2), np.float32), {}, made_by="other")
+    assert embeddings.Vectors(tmp_path, "m").covers(np.arange(6)).tolist() == [True] * 3 + [False] * 3
+    assert embeddings.is_foreign(tmp_path, "m")
+
+
+def test_many_shards_are_read_with_few_open_files(tmp_path: Path) -> None:
+    for i in range(40):
+        embeddings.write_shard(tmp_path, np.array([i]), np.full((1, 2), i, np.float32), {}, made_by="m")
+    vectors = embeddings.Vectors(tmp_path, "m")
+    assert (
+        vectors.read(np.arange(40))[:, 0].tolist() == list(range(40)) and len(vectors._open) <= embeddings.OPEN_SHARDS
+    )
+
+
+def models_and_embedding(tmp_path: Path, *kept_back: bool) -> tuple[Path, Path]:
+    models, embedding = tmp_path / "models", tmp_path / "embedding"
+    for path in (models, embedding):
+        path.mkdir()
+    for number, held in enumerate(kept_back, start=1):
+        committed(models, b"model %d" % number)
+        folder = generations.folder_of(embedding, number)
         atomic.make_folder(folder)
-        embeddings.commit_learner(folder, np.ones((2, 2)), {"kept_back": kept_back})
-    current = embeddings.current_learner(tmp_path, [1, 2])
+        mark = embeddings.made_by(models, number, "catalogue")
+        embeddings.commit_learner(folder, np.ones((2, 2)), {"kept_back": held, "made_by": mark})
+    return models, embedding
+
+
+def test_a_learner_that_was_kept_back_is_not_current_and_no_candidate(tmp_path: Path) -> None:
+    models, embedding = models_and_embedding(tmp_path, False, True)
+    current = embeddings.current_learner(embedding, models, "catalogue")
     assert current is not None and current.number == 1
+    assert embeddings.candidate(embedding, models, "catalogue") is None
+
+
+def test_with_the_current_learner_lost_its_model_is_the_candidate_again(tmp_path: Path) -> None:
+    models, embedding = models_and_embedding(tmp_path, False, True)
+    (embedding / "gen-000001" / "manifest.json").unlink()
+    candidate = embeddings.candidate(embedding, models, "catalogue")
+    assert candidate is not None and candidate.number == 1
+
+
+def test_another_model_of_the_same_number_does_not_get_the_old_vectors(tmp_path: Path) -> None:
+    models, embedding = models_and_embedding(tmp_path, False)
+    (models / "gen-000001").rename(models / "away")
+    committed(models, b"another model")
+    assert embeddings.current_learner(embedding, models, "catalogue") is None
+    assert embeddings.current_learner(embedding, models, "another catalogue") is None
