@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from camera_trap_al.catalog.catalog import POOL, TRAIN, VALIDATION
+from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.core.steps import Facts, next_job
 from camera_trap_al.labels.timelapse import read_placed
 from camera_trap_al.lock import is_held

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from camera_trap_al.catalog.catalog import POOL, TRAIN, VALIDATION, Catalog
+from camera_trap_al.catalog.catalog import Catalog
+from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.config import Config, FinetuneConfig, LoaderConfig, TrainConfig
 from camera_trap_al.core.acquisition import key_priority
 from camera_trap_al.core.seeds import seed_from

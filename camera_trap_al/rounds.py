@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from camera_trap_al.catalog.catalog import POOL
+from camera_trap_al.catalog.found import POOL
 from camera_trap_al.core.records import Prediction
 from camera_trap_al.core.steps import Facts
 from camera_trap_al.errors import ImagesOfflineError, ImageUnreadableError

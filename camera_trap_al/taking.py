@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from camera_trap_al.catalog.catalog import POOL, TRAIN, VALIDATION, Catalog
+from camera_trap_al.catalog.catalog import Catalog
+from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.config import Config
 from camera_trap_al.core.decision import Decision, journal_fields
 from camera_trap_al.core.history import History

@@ -8,7 +8,7 @@ import os
 import time
 from pathlib import Path
 
-from camera_trap_al.catalog.catalog import POOL
+from camera_trap_al.catalog.found import POOL
 from camera_trap_al.catalog.scan import Scan
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.errors import ImagesOfflineError

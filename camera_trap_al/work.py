@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from camera_trap_al.catalog.catalog import POOL, TRAIN, VALIDATION, Catalog
+from camera_trap_al.catalog.catalog import Catalog
+from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.catalog.scan import Scan
 from camera_trap_al.config import Config, read_config
 from camera_trap_al.core.history import History

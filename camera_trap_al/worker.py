@@ -1,7 +1,7 @@
 """The background child: one job at a time, at low priority; its start, its end, and word of how far it is.
 
-The child is told to stop by closing its standard input, which also happens when the daemon dies. It talks in JSON lines
-on its standard output. `python -m camera_trap_al.worker` is the child itself.
+The child reads the daemon's configuration, one line of JSON, from its standard input, and is told to stop by closing that,
+which also happens when the daemon dies. It talks in JSON lines on its standard output. `python -m camera_trap_al.worker` is the child itself.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from camera_trap_al.config import Config, build
 from camera_trap_al.errors import CameraTrapAlError, ImagesOfflineError, StopRequested
+from camera_trap_al.layout import WorkFolder
 from camera_trap_al.lock import take_lock
 from camera_trap_al.store import atomic
-from camera_trap_al.work import Work, read_work_config
+from camera_trap_al.work import Work
 
 STOP_GRACE_S = 8.0
 SILENCE_S = 600.0
@@ -76,6 +78,9 @@ class Worker:
             **flags,
             env={**os.environ, **KEEP_MEMORY, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"},
         )
+        assert self._child.stdin is not None
+        self._child.stdin.write(json.dumps(self._work.config.flat()) + "\n")
+        self._child.stdin.flush()
         self.job, self._heard_s, self._last_words = job, time.monotonic(), ""
         threading.Thread(target=self._listen, args=(self._child,), daemon=True, name="worker listener").start()
 
@@ -174,7 +179,7 @@ def last_problem(output: str) -> str:
     return told[-1]["problem"] if told else ""
 
 
-def _run_child(root: Path, job: str) -> int:
+def _run_child(root: Path, job: str, config: Config) -> int:
     """Be the worker: take its lock, do one job, say how it went. Returns the exit status."""
     from camera_trap_al.jobs import run_job
     from camera_trap_al.learn.settings import Progress
@@ -191,7 +196,7 @@ def _run_child(root: Path, job: str) -> int:
             last_told = time.monotonic()
             _tell({"phase": progress.phase, "done": progress.done, "total": progress.total})
 
-    folder, config = read_work_config(root)
+    folder = WorkFolder.at(root, config.daemon.state_dir)
     lock = take_lock(folder.worker_lock)
     if lock is None:
         return 0
@@ -220,7 +225,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, handlers=[_TellingHandler()])
     if hasattr(os, "nice"):
         os.nice(10)
-    return _run_child(Path(sys.argv[1]), sys.argv[2])
+    config = build(json.loads(sys.stdin.readline() or "{}"), "the daemon's configuration")
+    return _run_child(Path(sys.argv[1]), sys.argv[2], config)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -25,6 +26,7 @@ from camera_trap_al.loop import Loop, is_idle, is_waiting
 from camera_trap_al.results import read_metrics
 from camera_trap_al.store import atomic
 from camera_trap_al.work import Work, read_work_config
+from camera_trap_al.worker import last_problem
 from camera_trap_al_service.init import check_choices
 from camera_trap_al_service.progress import Bars
 
@@ -85,6 +87,10 @@ def _ending(loop: Loop, until: str, max_rounds: float) -> Callable[[Facts, Step]
 
 def _give_up(loop: Loop, facts: Facts) -> None:
     """End a bounded run whose next thing fails again and again; one without bounds goes on trying."""
+    if not facts.online:
+        raise CameraTrapAlError(
+            f"The images in {loop.work.pool_root()} do not answer.", hint="Connect the disk or share and start again."
+        )
     for name, failures in loop.rests.failures.items():
         if failures >= GIVE_UP_AFTER:
             raise CameraTrapAlError(f"{loop.last_problem.get(name, name)}", hint="This was tried three times.")
@@ -108,11 +114,14 @@ def ensure_weights(folder: WorkFolder, config: Any) -> None:
         return
     log.info("fetching %s", plan.text)
     command = [sys.executable, "-m", "camera_trap_al.worker", str(folder.root), "WEIGHTS"]
-    done = subprocess.run(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
-    if done.returncode:
-        from camera_trap_al.worker import last_problem
-
-        raise WeightsMissingError(last_problem(done.stdout) or "The start weights cannot be had.")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
+        assert child.stdin is not None and child.stdout is not None
+        # Its input stays open meanwhile: closing it tells a worker to stop.
+        child.stdin.write(json.dumps(config.flat()) + "\n")
+        child.stdin.flush()
+        said = child.stdout.read()
+    if child.returncode:
+        raise WeightsMissingError(last_problem(said) or "The start weights cannot be had.")
 
 
 def watch(folder: Path, wake: Callable[[], None]) -> Any:

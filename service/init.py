@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from camera_trap_al.catalog.catalog import POOL, TRAIN, VALIDATION
+from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.catalog.scan import SKIPPED_FOLDERS, Tally, walk
 from camera_trap_al.config import Config, build, config_text
 from camera_trap_al.core.matching import clashing_names, class_name_problem, nfc
@@ -77,6 +77,9 @@ def init(work: Path, folders: Mapping[str, str], options: Mapping[str, Any]) -> 
     """
     absolute = {key: str(Path(value).expanduser().absolute()) if value else "" for key, value in folders.items()}
     config = build({**options, **absolute}, "camera-trap-al init")
+    if config.embedding.weights:
+        weights = str(Path(config.embedding.weights).expanduser().absolute())
+        config = replace(config, embedding=replace(config.embedding, weights=weights))
     check_choices(config)
     _check_work_folder(work)
     _check_folders(image_folders(config), work)
@@ -111,6 +114,10 @@ def _with_empty_classes(config: Config, surveys: list[Survey]) -> Config:
 
 def check_choices(config: Config) -> None:
     """Raise `UsageError` for a name or combination of options that cannot work."""
+    if not config.data.unlabelled:
+        raise UsageError(
+            "No folder of images to label is named.", hint="Name it with --unlabelled, or in data.unlabelled."
+        )
     strategies.check(config.query.strategy)
     model_settings(config).check()
     train_settings(config.train, config.loader).check()
@@ -119,7 +126,7 @@ def check_choices(config: Config) -> None:
         problem = class_name_problem(name, config.classes.reserved)
         if problem:
             raise UsageError(f"The class '{name}' cannot be used: {problem}.", hint="Choose another name.")
-    if config.embedding.weights and not Path(config.embedding.weights).expanduser().is_file():
+    if config.embedding.weights and not Path(config.embedding.weights).is_file():
         raise UsageError(
             f"The file of start weights {config.embedding.weights} does not exist.", hint="Correct embedding_weights."
         )
@@ -144,8 +151,6 @@ def _check_work_folder(work: Path) -> None:
 
 
 def _check_folders(folders: Mapping[str, Path], work: Path) -> None:
-    if POOL not in folders:
-        raise UsageError("No folder of images to label was named.", hint="Name it with --unlabelled DIR.")
     flags = {TRAIN: "--train", VALIDATION: "--validation", POOL: "--unlabelled"}
     for kind, folder in folders.items():
         if not folder.is_dir():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from camera_trap_al.catalog.catalog import POOL
+from camera_trap_al.catalog.found import POOL
 from camera_trap_al.core.matching import nfc
 from camera_trap_al.errors import ModelError, UsageError
 from camera_trap_al.exporters import exporters

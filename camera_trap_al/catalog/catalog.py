@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +16,15 @@ from sqlalchemy import URL, Connection, Select, and_, create_engine, event, func
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Engine
 
+from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION, Found, PoolCounts, key_hash
 from camera_trap_al.catalog.schema import absorbed, images, items, labels, meta, migrate
 from camera_trap_al.core.records import ImageKey, Item
 
-POOL, TRAIN, VALIDATION = "pool", "train", "validation"
 MISSING_AFTER_SCANS = 3
 TRANSIENT_PROBLEMS = frozenset({"missing", "no_permission"})
 _BATCH = 500
 BUSY_S = 30
 RowArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Found:
-    """A file that a scan saw. `path` is relative to its folder, with `/`; `listed`: the labelling tool can show it."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    class_name: str = ""
-    listed: bool = True
-
-
-@dataclass(frozen=True)
-class PoolCounts:
-    """How many images are where; `quarantined` and `missing` are in none of the other four."""
-
-    train: int
-    validation: int
-    labelled: int
-    skipped: int
-    unlabelled: int
-    quarantined: int
-    missing: int
-    not_listed: int
-
-
-def key_hash(path: str) -> int:
-    """Return a signed 64-bit hash of an image's path, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(path.encode("utf-8"), digest_size=8).digest(), "little", signed=True)
 
 
 class Catalog:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from camera_trap_al.catalog.catalog import POOL, Catalog, Found
+from camera_trap_al.catalog.catalog import Catalog
+from camera_trap_al.catalog.found import POOL, Found
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
 VIDEO_EXTENSIONS = frozenset({".avi", ".mp4", ".asf", ".mov"})

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from camera_trap_al.catalog.catalog import MISSING_AFTER_SCANS, POOL, TRAIN, Catalog
+from camera_trap_al.catalog.catalog import MISSING_AFTER_SCANS, Catalog
+from camera_trap_al.catalog.found import POOL, TRAIN
 from camera_trap_al.catalog.scan import Scan, Tally, is_safe_name, walk
 from camera_trap_al.core.records import ImageKey
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camera_trap_al.catalog.catalog import key_hash
+from camera_trap_al.catalog.found import key_hash
 from camera_trap_al.core.acquisition import Scored, margin_score, top_n
 from camera_trap_al.errors import UnknownNameError
 from camera_trap_al.strategies import PoolBlock, strategies

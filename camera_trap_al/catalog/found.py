@@ -1,0 +1,38 @@
+"""What a scan finds and what the catalogue counts, as records."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+POOL, TRAIN, VALIDATION = "pool", "train", "validation"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that a scan saw. `path` is relative to its folder, with `/`; `listed`: the labelling tool can show it."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    class_name: str = ""
+    listed: bool = True
+
+
+@dataclass(frozen=True)
+class PoolCounts:
+    """How many images are where; `quarantined` and `missing` are in none of the other four."""
+
+    train: int
+    validation: int
+    labelled: int
+    skipped: int
+    unlabelled: int
+    quarantined: int
+    missing: int
+    not_listed: int
+
+
+def key_hash(path: str) -> int:
+    """Return a signed 64-bit hash of an image's path, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(path.encode("utf-8"), digest_size=8).digest(), "little", signed=True)
