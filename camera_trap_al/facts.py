@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
+from camera_trap_al.core.matching import class_name_problem, folded
 from camera_trap_al.core.steps import Facts, next_job
 from camera_trap_al.labels.timelapse import read_placed
 from camera_trap_al.lock import is_held
@@ -95,8 +96,9 @@ def _learner_facts(work: Work, facts: Facts) -> Facts:
 def fit_rows(work: Work, learner: int) -> tuple[embeddings.RowArray, list[str]]:
     """Return the labelled rows that a learner has embedded, in the order of their key hashes, and their species."""
     rows, species = work.catalog.labelled()
-    covered = work.vectors(learner).covers(rows)
-    return rows[covered], [name for name, has in zip(species, covered, strict=True) if has]
+    classes = set(work.history.classes)
+    usable = work.vectors(learner).covers(rows) & np.array([name in classes for name in species], dtype=bool)
+    return rows[usable], [name for name, good in zip(species, usable, strict=True) if good]
 
 
 def fit_digest(learner_id: str, classes: list[str], rows: embeddings.RowArray, species: list[str]) -> str:
@@ -194,7 +196,10 @@ def unregistered_classes(work: Work) -> list[str]:
     version = work.catalog.fact("pool_version", 0) if work.catalog.fact("scanned", False) else -1
     folders = work.cached("folder classes", version, work.catalog.folder_classes) if version >= 0 else []
     named = {*folders, *config.names, *([config.empty] if config.empty else [])}
-    return sorted(named - set(work.history.classes))
+    known = {folded(name) for name in work.history.classes}
+    new = sorted(name for name in named - set(work.history.classes) if not class_name_problem(name, config.reserved))
+    first = {folded(name): name for name in reversed(new)}
+    return sorted(name for fold, name in first.items() if fold not in known)
 
 
 def noted_settings(work: Work) -> dict[str, Any]:

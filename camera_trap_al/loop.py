@@ -83,6 +83,7 @@ class Loop:
     work : open, its lock held by the caller
     on_turn : called before each step with the facts and the step, for status and progress
     max_rounds : requests that may be closed before nothing more is asked; infinity for no end
+    stop, wake : set from elsewhere to end the loop, and to end its wait
     """
 
     def __init__(
@@ -91,22 +92,20 @@ class Loop:
         *,
         on_turn: Callable[[Loop, Facts, Step], None] | None = None,
         max_rounds: float = float("inf"),
+        stop: threading.Event | None = None,
+        wake: threading.Event | None = None,
     ) -> None:
         self.work = work
         self.worker = Worker(work)
         self.rests = Rests()
         self.last_problem: dict[str, str] = {}
-        self.stop = threading.Event()
-        self.wake = threading.Event()
-        self._on_turn = on_turn
+        self._online = True
+        self.stop = stop or threading.Event()
+        self.wake = wake or threading.Event()
+        self.on_turn = on_turn
         self._max_rounds = max_rounds
         self._rounds_closed_before = self._rounds_closed()
         upkeep.warn_of_unused_settings(work)
-
-    def request_stop(self) -> None:
-        """Ask the loop to end at the next opportunity."""
-        self.stop.set()
-        self.wake.set()
 
     def rounds_left(self) -> float:
         """Return how many more requests may be made."""
@@ -134,8 +133,8 @@ class Loop:
                     continue
                 self.rests.end("FACTS")
                 self.last_problem.pop("FACTS", None)
-                if self._on_turn is not None:
-                    self._on_turn(self, facts, step)
+                if self.on_turn is not None:
+                    self.on_turn(self, facts, step)
                 if until(facts, step):
                     return
                 self.take(facts, step)
@@ -153,6 +152,10 @@ class Loop:
         facts = read_facts(
             self.work, worker_runs=self.worker.is_running(), rounds_left=self.rounds_left(), resting=resting
         )
+        if facts.online != self._online:
+            said = "answer again" if facts.online else "do not answer; is the disk or share connected?"
+            log.warning("images: the images in %s %s", self.work.pool_root(), said)
+        self._online = facts.online
         return facts, next_step(facts, resting)
 
     def take(self, facts: Facts, step: Step) -> None:
@@ -212,7 +215,7 @@ def is_waiting(facts: Facts, step: Step) -> bool:
     learns something.
     """
     shown = facts.placed == (facts.open or "finished") and (facts.open <= 1 or facts.learner > 0)
-    later = ("PREPARING", "LISTING", "EVALUATING", "EXPORTING", "REPORTING", "WAITING")
+    later = ("PREPARING", "EVALUATING", "EXPORTING", "REPORTING", "WAITING")
     return shown and not facts.unsettled and (step.name in later or step.name == "CATALOGUING" and facts.scanned)
 
 

@@ -45,6 +45,9 @@ def finish(work: Work, facts: Facts) -> None:
     """Show that nothing is asked for, and why. Commits: `label_request.json`."""
     budget_spent = facts.budget <= 0
     why = f"The budget of {work.config.query.budget} images is spent." if budget_spent else "No image is left to label."
+    hidden = work.catalog.counts().not_listed
+    if hidden and not budget_spent:
+        why += f" {hidden} images cannot be shown by Timelapse; labels.tool = any asks for them too."
     write_selector(work.folder.selector, work.catalog.pool_keys(listed_only=True), ())
     write_request(work.folder.request, work.folder.selector, round_=FINISHED, keys=(), why=why)
     log.info("finished: %s New images and labels are still taken in.", why)

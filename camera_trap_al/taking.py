@@ -52,11 +52,13 @@ def bin_files(work: Work) -> BinFiles:
 def _need(work: Work, file: BinFile) -> str:
     receipt = receipts.read_receipt(work.folder.bin, work.folder.reports, file.name) or {}
     sha256 = _taken(work.history).get((printable_name(file.name), file.mtime_ns))
-    is_answered = receipt.get("mtime_ns") == file.mtime_ns and sha256 in (None, receipt.get("sha256"))
-    if is_answered:
-        return ""
+    is_of_this_file = receipt.get("mtime_ns") == file.mtime_ns
     if sha256 is not None:
-        return "unanswered"
+        return "" if is_of_this_file and receipt.get("sha256") == sha256 else "unanswered"
+    # A receipt that names a journal line which is not there (an older journal was put back) is no evidence.
+    is_copy = receipt.get("verdict") == "already_known" and (receipt.get("seq") or 0) <= work.journal.end
+    if is_of_this_file and (receipt.get("seq") is None or is_copy):
+        return ""
     return "untaken" if file.is_settled else "unsettled"
 
 

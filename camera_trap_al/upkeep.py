@@ -11,9 +11,10 @@ from pathlib import Path
 from camera_trap_al.catalog.found import POOL
 from camera_trap_al.catalog.scan import Scan
 from camera_trap_al.core.records import ImageKey
-from camera_trap_al.errors import ImagesOfflineError
+from camera_trap_al.errors import ImagesOfflineError, TemplateError
 from camera_trap_al.facts import noted_settings, pending_shards, unregistered_classes
 from camera_trap_al.jobs import model_settings
+from camera_trap_al.labels.template import find_templates, read_template
 from camera_trap_al.store import embeddings, generations
 from camera_trap_al.work import Work, image_folders
 
@@ -84,9 +85,32 @@ def register(work: Work) -> None:
     if names:
         work.append("classes", {"names": names, "from": "folders and configuration"})
         log.info("classes: %s", ", ".join(names))
+        _warn_of_menu(work)
+    _warn_of_folders(work)
     settings = noted_settings(work)
     if work.history.settings != settings:
         work.append("config", {"settings": settings})
+
+
+def _warn_of_menu(work: Work) -> None:
+    """Warn of classes that Timelapse cannot offer, since its template was made before."""
+    try:
+        templates = find_templates(work.pool_root())
+        species = read_template(templates[0]).field("Species") if templates else None
+    except TemplateError as error:
+        log.warning("template: %s", error)
+        return
+    missing = sorted(set(work.history.classes) - set(species.choices)) if species and species.choices else []
+    if missing:
+        log.warning(
+            "template: the Species menu of %s lacks %s; add it in Timelapse's editor", templates[0], ", ".join(missing)
+        )
+
+
+def _warn_of_folders(work: Work) -> None:
+    left_out = sorted(set(work.catalog.folder_classes()) - set(work.history.classes))
+    if left_out:
+        log.warning("classes: the folders %s are no classes: their names are reserved or taken; rename them", left_out)
 
 
 def warn_of_unused_settings(work: Work) -> None:

@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,12 +20,12 @@ from camera_trap_al.config import Config, read_config
 from camera_trap_al.core.history import History
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.seeds import seed_from
-from camera_trap_al.errors import DurableWriteError, LockedError, UsageError, WorkFolderError
+from camera_trap_al.errors import DurableWriteError, JournalDamagedError, LockedError, UsageError, WorkFolderError
 from camera_trap_al.labels.inbox import Inbox
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.lock import is_held
 from camera_trap_al.store import atomic, embeddings, generations
-from camera_trap_al.store.journal import LabelJournal, Line
+from camera_trap_al.store.journal import LabelJournal, Line, read_journal
 from camera_trap_al.version import program_version
 
 ROOT_SAMPLE = 20
@@ -48,13 +48,20 @@ def read_work_config(root: Path) -> tuple[WorkFolder, Config]:
     try:
         config = read_config(path)
     except UsageError as error:
-        if "[data]" not in path.read_text(encoding="utf-8", errors="replace"):
+        text = path.read_bytes()
+        if b"[data]" not in text and not text.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise WorkFolderError(
                 f"{path} was not made by camera-trap-al, so {root} is the folder of another program.",
                 hint="Name another folder.",
             ) from error
         raise
-    return WorkFolder.at(root, config.daemon.state_dir), config
+    data = {f.name: _below(root, getattr(config.data, f.name)) for f in fields(config.data)}
+    return WorkFolder.at(root, config.daemon.state_dir), replace(config, data=replace(config.data, **data))
+
+
+def _below(root: Path, folder: str) -> str:
+    """Return a folder of the configuration as absolute: relative ones are meant from the work folder."""
+    return str(root.absolute() / folder) if folder else ""
 
 
 def image_folders(config: Config) -> dict[str, Path]:
@@ -94,7 +101,7 @@ class Work:
             atomic.make_folder(path)
         _wait_for_old_worker(folder)
         _remove_leftovers(folder)
-        journal = _open_journal(folder.journal)
+        journal = _open_journal(folder)
         history = History()
         touched: list[tuple[int, list[ImageKey]]] = [(line["seq"], history.apply(line)) for line in journal.lines]
         catalog = open_catalog(folder, history.identity, journal.end, list(image_folders(config)))
@@ -174,13 +181,22 @@ class Work:
         return image_folders(self.config)[POOL]
 
 
-def _open_journal(path: Path) -> LabelJournal:
-    """Open the journal, or make it where there is none or where making it was interrupted."""
+def _open_journal(folder: WorkFolder) -> LabelJournal:
+    """Open the journal, or make it where the work folder is new or making it was interrupted.
+
+    Raises `JournalDamagedError` where it is gone or holds nothing although the work folder was in use.
+    """
+    path = folder.journal
+    if path.exists() and read_journal(path)[0]:
+        return LabelJournal.open(path)
+    if folder.catalog.exists():
+        raise JournalDamagedError(
+            f"{path}, the record of all labels, is {'empty or damaged' if path.exists() else 'gone'}. Nothing was changed.",
+            hint=f"Restore it from a backup. To begin anew without its labels, move {folder.catalog} away; label files that"
+            f" are still in {folder.bin} can be put in again.",
+        )
     if path.exists():
-        journal = LabelJournal.open(path)
-        if journal.lines:
-            return journal
-        journal.close()
+        LabelJournal.open(path).close()
     return LabelJournal.create(path, uuid.uuid4().hex, program_version())
 
 
@@ -201,6 +217,13 @@ def open_catalog(folder: WorkFolder, identity: str, journal_end: int, roots: lis
         if catalog.is_sound() and catalog.fact("identity", identity) == identity and catalog.mark <= journal_end:
             catalog.note("identity", identity)
             return catalog
+        if catalog.mark > journal_end:
+            log.warning(
+                "recovery: the journal ends at line %d, but this work folder knew line %d. What the lines between said is read"
+                " again from label files that are still in new_labels_bin.",
+                journal_end,
+                catalog.mark,
+            )
         catalog.close()
     except OperationalError as error:
         raise DurableWriteError(

@@ -1,7 +1,8 @@
 """The background child: one job at a time, at low priority; its start, its end, and word of how far it is.
 
-The child reads the daemon's configuration, one line of JSON, from its standard input, and is told to stop by closing that,
-which also happens when the daemon dies. It talks in JSON lines on its standard output. `python -m camera_trap_al.worker` is the child itself.
+The child reads the daemon's configuration, one line of JSON, from its standard input, and is told to stop by closing
+that, which also happens when the daemon dies. It talks in JSON lines on its standard output.
+`python -m camera_trap_al.worker` is the child itself.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from camera_trap_al.errors import EXIT_PROBLEM, CameraTrapAlError, UsageError
 from camera_trap_al.store import atomic
 from camera_trap_al.version import program_version
@@ -35,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except SQLAlchemyError as error:
+        text = f"The catalogue cannot be read: {error.__cause__ or error}. `run` makes it anew if it is damaged."
+        print(f"camera-trap-al: {text}", file=sys.stderr)
+        return EXIT_PROBLEM
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PROBLEM

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,44 +41,52 @@ def run(root: Path, *, max_rounds: float = float("inf"), until: str = "stopped",
 
     Raises `CameraTrapAlError` where it cannot start or go on.
     """
-    folder, config = read_work_config(root)
-    check_choices(config)
-    lock = take_daemon_lock(folder.daemon_lock, folder.lease)
+    stop, wake = threading.Event(), threading.Event()
+
+    def tell() -> None:
+        stop.set()
+        wake.set()
+
+    restore = _handle_signals(tell) if handle_signals else (lambda: None)
     try:
-        ensure_weights(folder, config)
-        work = Work.open(root)
+        folder, config = read_work_config(root)
+        check_choices(config)
+        lock = take_daemon_lock(folder.daemon_lock, folder.lease)
         try:
-            _run_loop(work, max_rounds, until, handle_signals)
+            ensure_weights(folder, config)
+            work = Work.open(root)
+            try:
+                _run_loop(Loop(work, max_rounds=max_rounds, stop=stop, wake=wake), until)
+            finally:
+                work.close()
         finally:
-            work.close()
+            lock.release()
     finally:
-        lock.release()
+        restore()
 
 
-def _run_loop(work: Work, max_rounds: float, until: str, handle_signals: bool) -> None:
-    heart = Heart(work)
-    loop = Loop(work, on_turn=heart.beat, max_rounds=max_rounds)
-    observer = watch(work.folder.bin, loop.wake.set)
-    restore = _handle_signals(loop.request_stop) if handle_signals else (lambda: None)
+def _run_loop(loop: Loop, until: str) -> None:
+    heart = Heart(loop.work)
+    loop.on_turn = heart.beat
+    observer = watch(loop.work.folder.bin, loop.wake.set)
     try:
-        loop.run(until=_ending(loop, until, max_rounds))
+        loop.run(until=_ending(loop, until))
         heart.say_last(loop, "stopped", "")
     except CameraTrapAlError as error:
         heart.say_last(loop, "stopped", str(error))
         raise
     finally:
-        restore()
         heart.bars.close()
         if observer is not None:
             observer.stop()
 
 
-def _ending(loop: Loop, until: str, max_rounds: float) -> Callable[[Facts, Step], bool]:
+def _ending(loop: Loop, until: str) -> Callable[[Facts, Step], bool]:
     def ends(facts: Facts, step: Step) -> bool:
         if until == "waiting":
             _give_up(loop, facts)
             return is_waiting(facts, step)
-        if until == "idle" or (max_rounds < float("inf") and loop.rounds_left() <= 0):
+        if until == "idle" or loop.rounds_left() <= 0:
             _give_up(loop, facts)
             return is_idle(facts, step) and not loop.rests.now()
         return False
@@ -92,7 +101,7 @@ def _give_up(loop: Loop, facts: Facts) -> None:
             f"The images in {loop.work.pool_root()} do not answer.", hint="Connect the disk or share and start again."
         )
     for name, failures in loop.rests.failures.items():
-        if failures >= GIVE_UP_AFTER:
+        if not facts.worker and failures >= GIVE_UP_AFTER:
             raise CameraTrapAlError(f"{loop.last_problem.get(name, name)}", hint="This was tried three times.")
 
 

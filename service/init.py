@@ -8,7 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from camera_trap_al.core.matching import clashing_names, class_name_problem, nfc
 from camera_trap_al.errors import CameraTrapAlError, TemplateError, UsageError, WorkFolderError
 from camera_trap_al.images import read_image
 from camera_trap_al.jobs import model_settings, train_settings
-from camera_trap_al.labels.template import find_templates, make_template
+from camera_trap_al.labels.template import find_templates, make_template, missing_fields, read_template
 from camera_trap_al.layout import TEMPLATE, WorkFolder
 from camera_trap_al.store import atomic
 from camera_trap_al.strategies import strategies
@@ -75,11 +75,7 @@ def init(work: Path, folders: Mapping[str, str], options: Mapping[str, Any]) -> 
     UsageError, WorkFolderError
         one sentence each, with a way out; nothing is left behind
     """
-    absolute = {key: str(Path(value).expanduser().absolute()) if value else "" for key, value in folders.items()}
-    config = build({**options, **absolute}, "camera-trap-al init")
-    if config.embedding.weights:
-        weights = str(Path(config.embedding.weights).expanduser().absolute())
-        config = replace(config, embedding=replace(config.embedding, weights=weights))
+    config = _with_absolute_paths(build({**options, **{k: v for k, v in folders.items() if v}}, "camera-trap-al init"))
     check_choices(config)
     _check_work_folder(work)
     _check_folders(image_folders(config), work)
@@ -112,6 +108,19 @@ def _with_empty_classes(config: Config, surveys: list[Survey]) -> Config:
     return replace(config, classes=replace(config.classes, names=(*config.classes.names, *sorted(empty))))
 
 
+def _with_absolute_paths(config: Config) -> Config:
+    def absolute(path: str) -> str:
+        return str(Path(path).expanduser().absolute()) if path else ""
+
+    data = {f.name: absolute(getattr(config.data, f.name)) for f in fields(config.data)}
+    return replace(
+        config,
+        data=replace(config.data, **data),
+        embedding=replace(config.embedding, weights=absolute(config.embedding.weights)),
+        daemon=replace(config.daemon, state_dir=absolute(config.daemon.state_dir)),
+    )
+
+
 def check_choices(config: Config) -> None:
     """Raise `UsageError` for a name or combination of options that cannot work."""
     if not config.data.unlabelled:
@@ -122,6 +131,9 @@ def check_choices(config: Config) -> None:
     model_settings(config).check()
     train_settings(config.train, config.loader).check()
     train_settings(config.finetune, config.loader).check()
+    clashes = clashing_names([*config.classes.names, *([config.classes.empty] if config.classes.empty else [])])
+    if [pair for pair in clashes if pair[0] != pair[1]]:
+        raise UsageError(f"The classes {clashes[0]} differ only in upper and lower case or accents.", hint="Keep one.")
     for name in [*config.classes.names, *([config.classes.empty] if config.classes.empty else [])]:
         problem = class_name_problem(name, config.classes.reserved)
         if problem:
@@ -333,10 +345,30 @@ def _place_template(root: Path, work: Path, classes: list[str]) -> list[str]:
     try:
         known = find_templates(root)
         if known:
-            return [f"The Timelapse template {known[0]} was there and was not changed."]
+            return [
+                f"The Timelapse template {known[0]} was there and was not changed.",
+                *_template_lacks(known[0], classes),
+            ]
         make_template(root / TEMPLATE, classes)
         return [f"Made the Timelapse template {root / TEMPLATE}."]
     except (TemplateError, OSError) as error:
         beside = work.absolute() / TEMPLATE
         make_template(beside, classes)
         return [f"The template could not be put into {root} ({error}).", f"It is in {beside}: copy it there."]
+
+
+def _template_lacks(path: Path, classes: list[str]) -> list[str]:
+    try:
+        template = read_template(path)
+    except TemplateError as error:
+        return [f"  But it cannot be used: {error}"]
+    lines = []
+    if missing_fields(template):
+        lines.append(
+            f"  But it lacks the fields {', '.join(missing_fields(template))}: add them in Timelapse's editor."
+        )
+    species = template.field("Species")
+    missing = [name for name in classes if species and species.choices and name not in species.choices]
+    if missing:
+        lines.append(f"  Its Species menu lacks {', '.join(missing)}: add them in Timelapse's editor.")
+    return lines

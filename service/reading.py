@@ -26,13 +26,15 @@ def read_status(root: Path) -> dict[str, Any]:
     folder, _ = read_work_config(root)
     try:
         status = json.loads(folder.status.read_text(encoding="utf-8"))
+        if not isinstance(status, dict) or "state" not in status or not {"hint", "images"} <= status.keys():
+            raise ValueError("not of ours")
     except (OSError, ValueError):
         status = {"format": 1, "state": "never started", "hint": f"Start it with `camera-trap-al run {root}`."}
     status["running"] = is_held(folder.daemon_lock)
     if not status["running"] and "round" in status:
         status["state"] = "stopped"
-        status["hint"] = f"Start it with `camera-trap-al run {root}`. " + status["hint"]
-    return status if isinstance(status, dict) else {}
+        status["hint"] = f'Start it with `camera-trap-al run "{root}"`.'
+    return status
 
 
 def status_text(status: dict[str, Any]) -> str:

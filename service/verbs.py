@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from camera_trap_al.catalog.found import POOL
+from camera_trap_al.catalog.found import POOL, VALIDATION
 from camera_trap_al.core.matching import nfc
 from camera_trap_al.errors import ModelError, UsageError
 from camera_trap_al.exporters import exporters
@@ -64,9 +64,7 @@ def evaluate(root: Path, images: Path, on_progress: Progress) -> dict[str, Any]:
     if not images.is_dir():
         raise UsageError(f"{images} is no folder.", hint="Name a folder with a sub-folder for each class.")
     for kind, known in image_folders(config).items():
-        if kind != "validation" and (
-            known.resolve() == images.resolve() or known.resolve() in images.resolve().parents
-        ):
+        if kind != VALIDATION and _overlap(known.resolve(), images.resolve()):
             what = "asked for" if kind == POOL else "trained on"
             raise UsageError(f"The images in {images} are {what}, so they measure nothing.", hint="Name other images.")
     model = open_export(folder.export)
@@ -82,6 +80,10 @@ def evaluate(root: Path, images: Path, on_progress: Progress) -> dict[str, Any]:
     return measure(truth, predicted, sorted({*truth, *predicted})) | {
         "unreadable": len(outcomes) - len(pairs) + len(unlisted)
     }
+
+
+def _overlap(a: Path, b: Path) -> bool:
+    return a == b or a in b.parents or b in a.parents
 
 
 def metrics_text(metrics: dict[str, Any]) -> str:

@@ -133,7 +133,7 @@ def predict_folder(
     export_dir : an `export/` folder
     images : a folder of any depth, or a file. Hidden folders, and `Backups` and `DeletedFiles` of Timelapse, are left
         out; links to folders are not followed.
-    out : the CSV, replaced whole; its folder is made if it is not there
+    out : the CSV, replaced whole; its folder must be there
     min_confidence : a species with a lower probability is given as `unknown`; in [0, 1], None for never
     on_progress : called with (done, total) images
 
@@ -142,10 +142,9 @@ def predict_folder(
     ModelError
         The export cannot be used.
     UsageError
-        There is nothing to classify, or `out` is a folder.
+        There is nothing to classify, or `out` is a folder or holds something else than predictions.
     """
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder.", hint="Name the CSV file to write, such as predictions.csv.")
+    _check_out(out)
     model = open_export(export_dir)
     keys, problems = find_images(images)
     if not keys and not problems:
@@ -161,9 +160,20 @@ def predict_folder(
             else:
                 yield _row(outcome.key, outcome.proba, model.classes, min_confidence, probabilities=probabilities)
 
-    atomic.make_folder(out.resolve().parent)
     atomic.replace_file(out, lambda file: _write_csv(file, header, rows()))
     return _summary(out, len(keys), sorted(problems))
+
+
+def _check_out(out: Path) -> None:
+    """Raise `UsageError` unless `out` is new or holds predictions, which may be replaced."""
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder.", hint="Name the CSV file to write, such as predictions.csv.")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"There is no folder {out.absolute().parent}.", hint="Make it first, or name another file.")
+    if out.exists():
+        with out.open("rb") as file:
+            if not file.read(64).removeprefix(b"\xef\xbb\xbf").startswith(b",".join(c.encode() for c in COLUMNS)):
+                raise UsageError(f"{out} holds something else than predictions.", hint="Name another file.")
 
 
 def find_images(images: Path) -> tuple[list[ImageKey], list[tuple[ImageKey, str]]]:

@@ -7,6 +7,7 @@ before `, "crc32"`.
 from __future__ import annotations
 
 import json
+import logging
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from camera_trap_al.store import atomic
 
 FORMAT = 1
 Line = dict[str, Any]
+log = logging.getLogger(__name__)
 
 
 def encode_line(fields: Mapping[str, Any]) -> bytes:
@@ -77,6 +79,7 @@ class LabelJournal:
             copy = path.with_name(f".torn-{len(lines) + 1}-{time.time_ns()}")
             atomic.replace_bytes(copy, torn)
             atomic.cut_file(path, good_bytes)
+            log.warning("recovery: the last %d bytes of %s were torn; they are kept in %s", len(torn), path, copy.name)
         if lines:
             last = encode_line({k: v for k, v in lines[-1].items() if k != "crc32"})
             atomic.rewrite_tail(path, good_bytes - len(last), last)

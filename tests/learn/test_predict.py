@@ -128,11 +128,22 @@ def test_a_stop_leaves_the_old_csv_and_nothing_else(export: Path, images: Path, 
         raise KeyboardInterrupt
 
     out = tmp_path / "out.csv"
-    out.write_text("old", encoding="utf-8")
+    old = "RelativePath,File,Species,Confidence\r\n"
+    out.write_text(old, encoding="utf-8", newline="")
     with pytest.raises(KeyboardInterrupt):
         predict_folder(export, images, out, on_progress=stop)
-    assert out.read_text(encoding="utf-8") == "old"
+    assert out.read_bytes().decode() == old
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_file_that_holds_something_else_is_never_overwritten(export: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "IMG_0001.JPG"
+    out.write_bytes(b"\xff\xd8 a photograph")
+    with pytest.raises(UsageError, match="holds something else than predictions"):
+        predict_folder(export, images, out)
+    with pytest.raises(UsageError, match="There is no folder"):
+        predict_folder(export, images, tmp_path / "nowhere" / "out.csv")
+    assert out.read_bytes() == b"\xff\xd8 a photograph" and list(tmp_path.iterdir()) == [out]
 
 
 def test_outcomes_can_be_taken_one_by_one_without_a_csv(export: Path, images: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from season import draw
 
 from camera_trap_al.core.records import ImageKey
+from camera_trap_al.errors import JournalDamagedError, UsageError
 from camera_trap_al.loop import Loop, is_idle
 from camera_trap_al.store import generations
 from camera_trap_al.store.journal import read_journal
@@ -236,3 +238,82 @@ def test_without_validation_nothing_is_measured_and_softmax_trains_too(new_seaso
     assert not list((season.work / "test_results").iterdir())
     model = generations.newest(season.work / "models")
     assert model is not None and model.manifest["trained"] and (season.work / "export" / "model.onnx").is_file()
+
+
+def test_an_older_journal_put_back_gets_its_labels_again_from_the_files_in_the_bin(
+    new_season: Callable[..., Any],
+) -> None:
+    season = new_season()
+    (request,) = season.run()
+    older = (season.work / "data" / "journal.jsonl").read_bytes()
+    answer(season, "1.csv", [(key, season.truth[key]) for key in request])
+    season.run()
+    (season.work / "data" / "journal.jsonl").write_bytes(older)
+    assert season.run()[0] == request
+    assert [line["name"] for line in lines(season, "labels")] == ["1.csv"]
+
+
+def test_a_journal_that_is_gone_stops_the_program_and_nothing_is_changed(new_season: Callable[..., Any]) -> None:
+    season = new_season()
+    season.run()
+    journal = season.work / "data" / "journal.jsonl"
+    for content in (None, b"", b"garbage\n" * 9):
+        journal.unlink(missing_ok=True)
+        if content is not None:
+            journal.write_bytes(content)
+        with pytest.raises(JournalDamagedError, match="Restore it from a backup"):
+            season.run()
+        assert not journal.exists() if content is None else journal.read_bytes() == content
+
+
+def test_an_earlier_version_of_a_file_put_back_is_answered_once(new_season: Callable[..., Any]) -> None:
+    season = new_season()
+    (request,) = season.run()
+    path = season.work / "new_labels_bin" / "week.csv"
+    answer(season, "week.csv", [(key, season.truth[key]) for key in request[:3]])
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    first = path.read_bytes()
+    season.run()
+    answer(season, "week.csv", [(key, season.truth[key]) for key in request[:6]])
+    season.run()
+    path.write_bytes(first)
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    season.run()
+    assert len(lines(season, "labels")) == 2 and receipt(season, "week.csv")["seq"] == lines(season, "labels")[0]["seq"]
+
+
+def test_with_the_models_removed_nothing_of_the_old_network_is_used(new_season: Callable[..., Any]) -> None:
+    season = new_season()
+    season.run()
+    shutil.rmtree(season.work / "models")
+    config = season.work / "config.toml"
+    config.write_text(config.read_text(encoding="utf-8").replace("feat_dim = 8", "feat_dim = 12"), encoding="utf-8")
+    season.run()
+    checkpoint = generations.newest(season.work / "checkpoints")
+    assert checkpoint is not None
+    model = generations.folder_of(season.work / "models", checkpoint.manifest["learner"])
+    assert json.loads((model / "model.json").read_text(encoding="utf-8"))["settings"]["feat_dim"] == 12
+    assert json.loads((season.work / "export" / "check.json").read_text(encoding="utf-8"))["ok"]
+
+
+def test_other_pictures_under_the_same_names_are_refused(new_season: Callable[..., Any]) -> None:
+    season = new_season()
+    season.run()
+    for path in (season.root / "pool").rglob("*.JPG"):
+        target = season.root / "next season" / path.relative_to(season.root / "pool")
+        draw(target, 0.5, np.random.default_rng(len(path.name)))
+        target.write_bytes(target.read_bytes() + b"of another size")
+    config = season.work / "config.toml"
+    text = config.read_text(encoding="utf-8").replace(str(season.root / "pool"), str(season.root / "next season"))
+    config.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match="holds other pictures"):
+        season.run()
+
+
+def test_names_of_later_class_folders_are_checked_too(new_season: Callable[..., Any]) -> None:
+    season = new_season()
+    season.run()
+    for name in ("Red", "unlabelled"):
+        draw(season.root / "train" / name / "1.jpg", 0.0, np.random.default_rng(3))
+    season.run()
+    assert {n for line in lines(season, "classes") for n in line["names"]} == {"red", "green", "blue"}
