@@ -87,9 +87,9 @@ def _learner_facts(work: Work, facts: Facts) -> Facts:
     )
     if learner is None:
         return facts
-    stamp = (*stamp, learner.number, facts.shards)
-    fit, fittable = work.cached("fit", stamp, lambda: _fit(work, learner.number))
-    uncovered = work.cached("uncovered", stamp, lambda: count_uncovered(work, learner.number))
+    fit_stamp = (*stamp, learner.number, facts.shards)
+    fit, fittable = work.cached("fit", fit_stamp, lambda: _fit(work, learner.number))
+    uncovered = work.cached("uncovered", fit_stamp, lambda: count_uncovered(work, learner.number))
     return replace(facts, fit=fit, fittable=fittable, uncovered=uncovered)
 
 

@@ -75,6 +75,13 @@ class Rests:
         return min((until - now for until in self.until.values() if until > now), default=float("inf"))
 
 
+def _rest_name(step: Step) -> str:
+    """Return under which name a step rests: its job's, or with the file that it is about, else its own."""
+    if step.name == "PREPARING":
+        return step.subject
+    return f"{step.name}:{step.subject}" if step.name in PER_FILE else step.name
+
+
 class Loop:
     """The daemon's loop over one open work folder.
 
@@ -124,6 +131,8 @@ class Loop:
             while not self.stop.is_set():
                 try:
                     facts, step = self.look()
+                    if self.on_turn is not None:
+                        self.on_turn(self, facts, step)
                 except (DurableWriteError, JournalDamagedError):
                     raise
                 except Exception as error:
@@ -131,10 +140,7 @@ class Loop:
                     self._rest("FACTS", error)
                     self.wake.wait(min(self.rests.first_end_s(), LONGEST_WAIT_S))
                     continue
-                self.rests.end("FACTS")
-                self.last_problem.pop("FACTS", None)
-                if self.on_turn is not None:
-                    self.on_turn(self, facts, step)
+                self._forget("FACTS")
                 if until(facts, step):
                     return
                 self.take(facts, step)
@@ -156,6 +162,10 @@ class Loop:
             said = "answer again" if facts.online else "do not answer; is the disk or share connected?"
             log.warning("images: the images in %s %s", self.work.pool_root(), said)
         self._online = facts.online
+        there = {*facts.untaken, *facts.unanswered, *facts.unsettled}
+        for name in [n for n in self.rests.failures if n.partition(":")[0] in PER_FILE]:
+            if name.partition(":")[2] not in there:
+                self._forget(name)
         return facts, next_step(facts, resting)
 
     def take(self, facts: Facts, step: Step) -> None:
@@ -163,7 +173,7 @@ class Loop:
         if step.name == "WAITING":
             self._wait(facts)
             return
-        name = f"{step.name}:{step.subject}" if step.name in PER_FILE else step.name
+        name = _rest_name(step)
         try:
             if step.name == "PREPARING":
                 self.worker.start(step.subject, self.stop)
@@ -171,17 +181,19 @@ class Loop:
                 STEPS[step.name](self.work, facts, step.subject)
         except (DurableWriteError, JournalDamagedError):
             raise
-        except SQLAlchemyError as error:
-            if step.name in TRUTH_STEPS:
+        except Exception as error:
+            if isinstance(error, SQLAlchemyError) and step.name in TRUTH_STEPS:
                 text = f"The catalogue {self.work.folder.catalog} cannot be written: {error.__cause__ or error}."
                 raise DurableWriteError(text, hint="Is the disk full? Labels already acknowledged are safe.") from error
-            self._rest(step.subject if step.name == "PREPARING" else name, error)
-        except Exception as error:
-            self._rest(step.subject if step.name == "PREPARING" else name, error)
+            self._rest(name, error)
         else:
-            done = step.subject if step.name == "PREPARING" and not self.worker.is_running() else name
-            self.rests.end(done)
-            self.last_problem.pop(done, None)
+            # A job that was only started has not succeeded yet.
+            if not (step.name == "PREPARING" and self.worker.is_running()):
+                self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        self.rests.end(name)
+        self.last_problem.pop(name, None)
 
     def _rest(self, name: str, error: Exception) -> None:
         self.rests.start(name, per_file=name.partition(":")[0] in PER_FILE)
@@ -198,8 +210,7 @@ class Loop:
                 log.warning("%s: %s (tried again later)", job.lower(), text)
             self.last_problem[job] = text
         else:
-            self.rests.end(job)
-            self.last_problem.pop(job, None)
+            self._forget(job)
 
     def _wait(self, facts: Facts) -> None:
         for_files = self.work.inbox.settle_s if facts.unsettled else self.work.config.daemon.poll_s
