@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from camera_trap_al.catalog.found import POOL
-from camera_trap_al.catalog.scan import Scan
+from camera_trap_al.catalog.scan import KINDS, Scan
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.errors import ImagesOfflineError, TemplateError
 from camera_trap_al.facts import noted_settings, pending_shards, unregistered_classes
@@ -68,7 +68,7 @@ def _end_scan(work: Work, scan: Scan, folders: dict[str, Path]) -> None:
         )
         for kind, tally in scan.tallies.items():
             for what, n in sorted(tally.counts.items()):
-                log.info("scan: %d × %s in %s, such as %s", n, what, folders[kind], tally.examples[what][0])
+                log.info("scan: %s: %d %s, such as %s", folders[kind], n, KINDS[what], tally.examples[what][0])
 
 
 def _top_entries(root: Path) -> list[str]:

@@ -159,7 +159,10 @@ def _init(options: argparse.Namespace) -> int:
         "data.unlabelled": options.unlabelled,
         "data.validation": options.validation,
     }
-    for line in init(options.work, folders, given):
+    bars = Bars()
+    lines = init(options.work, folders, given, on_progress=bars.show)
+    bars.close()
+    for line in lines:
         print(line)
     print(f"Next: camera-trap-al run {_quoted(options.work)}")
     return 0

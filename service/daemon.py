@@ -178,7 +178,9 @@ class Heart:
 
     def beat(self, loop: Loop, facts: Facts, step: Step) -> None:
         """Take note of a turn."""
-        if loop.worker.progress is not None:
+        if self._work.scan is not None and loop.worker.progress is None:
+            self.bars.show("looking for images", self._work.scan.n_seen)
+        elif loop.worker.progress is not None:
             self.bars.show(*loop.worker.progress)
         else:
             self.bars.close()

@@ -7,13 +7,13 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
-from camera_trap_al.catalog.scan import SKIPPED_FOLDERS, Tally, walk
+from camera_trap_al.catalog.scan import KINDS, SKIPPED_FOLDERS, Tally, walk
 from camera_trap_al.config import Config, build, config_text
 from camera_trap_al.core.matching import clashing_names, class_name_problem, nfc
 from camera_trap_al.errors import CameraTrapAlError, TemplateError, UsageError, WorkFolderError
@@ -30,18 +30,6 @@ CORE_S_PER_IMAGE = {"tiny": 0.003, "mobilenet": 0.03, "efficientnet_lite0": 0.03
 OTHER_CORE_S_PER_IMAGE = 0.2
 CATALOG_BYTES_PER_IMAGE = 600
 
-KINDS = {
-    "video": "videos (skipped; only photographs are used)",
-    "not shown": "pictures that Timelapse cannot show (it loads only .jpg); they are not asked for, but are classified",
-    "long path": "pictures whose path is too long for Timelapse; they are not asked for",
-    "unsafe name": "pictures whose name a spreadsheet could run as a formula; they are not asked for",
-    "top": "pictures directly in this folder (skipped: put each into the folder of its class)",
-    "link": "links and shortcuts (not followed)",
-    "no access": "files or folders that may not be read",
-    "name": "files whose name is not valid text (skipped: rename them)",
-    "other": "files that are no photographs (skipped)",
-}
-
 
 @dataclass
 class Survey:
@@ -57,7 +45,13 @@ class Survey:
     empty_classes: list[str] = field(default_factory=list)
 
 
-def init(work: Path, folders: Mapping[str, str], options: Mapping[str, Any]) -> list[str]:
+def init(
+    work: Path,
+    folders: Mapping[str, str],
+    options: Mapping[str, Any],
+    *,
+    on_progress: Callable[[str, int], None] = lambda phase, done: None,
+) -> list[str]:
     """Make a work folder and, in the image root, a template unless one is there.
 
     Parameters
@@ -65,6 +59,7 @@ def init(work: Path, folders: Mapping[str, str], options: Mapping[str, Any]) -> 
     work : the folder to make; may exist if it is empty
     folders : `data.train`, `data.unlabelled`, `data.validation` → folder; "" for none
     options : further options by key or alias
+    on_progress : called with what is done and how many images it was done for
 
     Returns
     -------
@@ -79,7 +74,7 @@ def init(work: Path, folders: Mapping[str, str], options: Mapping[str, Any]) -> 
     check_choices(config)
     _check_work_folder(work)
     _check_folders(image_folders(config), work)
-    surveys = [survey(kind, folder, config, work) for kind, folder in image_folders(config).items()]
+    surveys = [survey(kind, folder, config, work, on_progress) for kind, folder in image_folders(config).items()]
     classes = _check_classes(surveys, config)
     _check_enough(surveys, config)
     lines = [line for found in surveys for line in _describe(found)]
@@ -186,13 +181,15 @@ def _check_folders(folders: Mapping[str, Path], work: Path) -> None:
             )
 
 
-def survey(kind: str, folder: Path, config: Config, work: Path) -> Survey:
+def survey(kind: str, folder: Path, config: Config, work: Path, on_progress: Callable[[str, int], None]) -> Survey:
     """Look through a folder of images without opening them."""
     found = Survey(kind, folder)
     rng = random.Random(0)
     try:
         for image in walk(folder, kind, tool=config.labels.tool, leave_out=work.absolute(), tally=found.tally):
             found.n_images += 1
+            if found.n_images % 1000 == 0:
+                on_progress(f"looking through {folder.name}", found.n_images)
             found.classes[image.class_name] += 1
             found.n_empty += image.size == 0
             if len(found.sample) < SAMPLE:

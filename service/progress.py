@@ -20,14 +20,14 @@ class Bars:
         self._phase = ""
         self._began = 0.0
 
-    def show(self, phase: str, done: int, total: int) -> None:
-        """Show how far a phase is; a new phase ends the bar before."""
+    def show(self, phase: str, done: int, total: int | None = None) -> None:
+        """Show how far a phase is, of a total if that is known; a new phase ends the bar before."""
         if not sys.stderr.isatty():
             return
         if phase != self._phase or (self._bar is not None and done < self._bar.n):
             self.close()
             self._phase, self._began = phase, time.monotonic()
-        if self._bar is None and time.monotonic() - self._began > SHOW_AFTER_S and done < total:
+        if self._bar is None and time.monotonic() - self._began > SHOW_AFTER_S and done != total:
             self._bar = tqdm(total=total, initial=done, desc=phase, unit="", leave=False, file=sys.stderr)
         if self._bar is not None:
             self._bar.total = total

@@ -18,6 +18,17 @@ IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", 
 VIDEO_EXTENSIONS = frozenset({".avi", ".mp4", ".asf", ".mov"})
 SKIPPED_FOLDERS = frozenset({"backups", "backup", "deletedfiles", ".vthumb", "@recycle"})
 TIMELAPSE_MAX_PATH = 259
+KINDS = {
+    "video": "videos (skipped; only photographs are used)",
+    "not shown": "pictures that Timelapse cannot show (it loads only .jpg); they are not asked for, but are classified",
+    "long path": "pictures whose path is too long for Timelapse; they are not asked for",
+    "unsafe name": "pictures whose name a spreadsheet could run as a formula; they are not asked for",
+    "top": "pictures directly in this folder (skipped: put each into the folder of its class)",
+    "link": "links and shortcuts (not followed)",
+    "no access": "files or folders that may not be read",
+    "name": "files whose name is not valid text (skipped: rename them)",
+    "other": "files that are no photographs (skipped)",
+}
 SLICE_FILES = 10_000
 SLICE_S = 1.0
 
