@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
+
+# The tests run in two processes; more threads than cores would slow both.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SERVICE = "camera_trap_al_service"
 
