@@ -169,7 +169,7 @@ class World:
         return step.name
 
 
-@pytest.mark.parametrize("seeds", [range(8), pytest.param(range(8, 108), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 103), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("failing", VARIANTS)
 def test_every_label_is_kept_and_all_ends_level(failing: str, seeds: range) -> None:
     for seed in seeds:
