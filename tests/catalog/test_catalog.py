@@ -12,7 +12,7 @@ from camera_trap_al.core.records import ImageKey
 
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, Path]:
-    files = "pool/a/1.jpg pool/a/2.JPG pool/3.jpg pool/b/4.png pool/b/v.mp4 pool/Backups/x.jpg pool/.h/y.jpg pool/work/z.jpg"
+    files = "pool/a/1.jpg pool/a/2.JPG pool/3.jpg pool/b/4.png pool/b/v.mp4 pool/Backups/x.jpg pool/.h/y.jpg pool/mine/z.jpg"
     for name in [*files.split(), "train/fox/1.jpg", "train/deer/2.jpg", "train/top.jpg"]:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 def scan(catalog: Catalog, folders: dict[str, Path]) -> Scan:
-    one = Scan(catalog, folders, tool="timelapse", leave_out=folders[POOL] / "work")
+    one = Scan(catalog, folders, tool="timelapse", leave_out=folders[POOL] / "mine")
     while not one.run_slice():
         pass
     one.finish()
