@@ -18,7 +18,7 @@ from camera_trap_al.core.records import Box
 from camera_trap_al.errors import ImageUnreadableError
 
 IMAGE_PX = 256
-# EPS starts Ghostscript; FITS, PDF and others had decompression bombs (RELIABILITY 4).
+# EPS starts Ghostscript; FITS, PDF and others had decompression bombs (docs/reliability.md 4).
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 OTHER_FORMATS = {
     b"%!PS": "EPS",

@@ -205,7 +205,7 @@ def rewrite_tail(path: Path, start: int, data: bytes) -> None:
     """Write `data` over the same bytes again and sync.
 
     After a failed sync the kernel may show bytes that the disk does not hold; writing them once more makes them so
-    (RELIABILITY, journal). The descriptor is not an appending one, since that would write at the end.
+    (docs/reliability.md 3.2). The descriptor is not an appending one, since that would write at the end.
     """
     failpoints.pass_point("rewrite tail", path)
     with path.open("r+b") as file:

@@ -1,4 +1,4 @@
-"""What one label file decides (RELIABILITY 2.3 to 2.5, ARCHITECTURE 6)."""
+"""What one label file decides (docs/reliability.md 2.3 to 2.5, docs/architecture.md 6)."""
 
 from __future__ import annotations
 

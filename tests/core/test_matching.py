@@ -1,4 +1,4 @@
-"""Path to image and label text to class (RELIABILITY 2.3 and 2.4)."""
+"""Path to image and label text to class (docs/reliability.md 2.3 and 2.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From file to private copy (RELIABILITY 2.1)."""
+"""From file to private copy (docs/reliability.md 2.1)."""
 
 from __future__ import annotations
 

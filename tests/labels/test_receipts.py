@@ -1,4 +1,4 @@
-"""What is written back beside a label file (RELIABILITY 2.6 and 2.8)."""
+"""What is written back beside a label file (docs/reliability.md 2.6 and 2.8)."""
 
 from __future__ import annotations
 
