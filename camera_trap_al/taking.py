@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,30 +51,45 @@ def bin_files(work: Work) -> BinFiles:
 
 def _need(work: Work, file: BinFile) -> str:
     receipt = receipts.read_receipt(work.folder.bin, work.folder.reports, file.name) or {}
-    sha256 = _taken(work.history).get((printable_name(file.name), file.mtime_ns))
+    taken = _taken(work).get((printable_name(file.name), file.mtime_ns))
     is_of_this_file = receipt.get("mtime_ns") == file.mtime_ns
-    if sha256 is not None:
-        return "" if is_of_this_file and receipt.get("sha256") == sha256 else "unanswered"
+    if taken is not None and work.inbox.digest(file) in ("", taken.sha256):
+        is_whole = is_of_this_file and receipt.get("sha256") == taken.sha256
+        return "" if is_whole and receipt.get("remarks") == _remarks(work, taken.seq) else "unanswered"
     # A receipt that names a journal line which is not there (an older journal was put back) is no evidence.
     is_copy = receipt.get("verdict") == "already_known" and (receipt.get("seq") or 0) <= work.journal.end
-    if is_of_this_file and (receipt.get("seq") is None or is_copy):
+    if is_of_this_file and work.inbox.digest(file) in ("", receipt["sha256"]) and (receipt["seq"] is None or is_copy):
         return ""
     return "untaken" if file.is_settled else "unsettled"
 
 
-def _taken(history: History) -> Mapping[tuple[str, int], str]:
-    return {(name, mtime_ns): sha256 for name, sha256, mtime_ns in history.taken}
+class Taken(NamedTuple):
+    """What the journal knows of a label file that was taken."""
+
+    sha256: str
+    seq: int
+
+
+def _taken(work: Work) -> dict[tuple[str, int], Taken]:
+    """Return the label files that were taken, by name and mtime; the newest line counts."""
+    files = work.history.taken.items()
+    return work.cached(
+        "taken", work.journal.end, lambda: {(name, time): Taken(sha256, seq) for (name, sha256, time), seq in files}
+    )
+
+
+def _remarks(work: Work, seq: int) -> list[dict[str, Any]]:
+    return work.cached("remarks", work.journal.end, work.history.remarks).get(seq, [])
 
 
 def answer(work: Work, name: str) -> None:
     """Write receipt and report of a label file that was taken. Commits: the receipt."""
     file = next((f for f in work.inbox.scan(time.monotonic()) if f.name == name), None)
-    if file is None:
+    taken = _taken(work).get((printable_name(name), file.mtime_ns)) if file else None
+    if taken is None:
         return
-    wanted = (printable_name(name), file.mtime_ns)
-    sequences = [seq for (known, _, mtime_ns), seq in work.history.taken.items() if (known, mtime_ns) == wanted]
-    line = work.journal.lines[max(sequences) - 1]
-    receipts.write_receipt(work.folder.bin, work.folder.reports, name, receipts.receipt_from_line(line))
+    receipt = receipts.receipt_from_line(work.journal.lines[taken.seq - 1], _remarks(work, taken.seq))
+    receipts.write_receipt(work.folder.bin, work.folder.reports, name, receipt)
 
 
 def take_labels(work: Work, name: str) -> None:
@@ -139,7 +154,7 @@ def _receipt_without_reading(work: Work, copy: PrivateCopy) -> dict[str, Any] | 
 
 
 def _is_restored(work: Work, copy: PrivateCopy, contents: set[str]) -> bool:
-    taken = _taken(work.history)
+    taken = _taken(work)
     for file in work.inbox.scan(time.monotonic()):
         name = printable_name(file.name)
         if name == copy.name or (name, file.mtime_ns) in taken:

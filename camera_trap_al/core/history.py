@@ -10,9 +10,11 @@ from camera_trap_al.core.records import ImageKey, Prediction, Request
 
 TakenFile = tuple[str, str, int]
 """Name, SHA-256 and mtime in nanoseconds of a label file."""
+LASTING_SKIPS = frozenset({"cannot_tell", "several_species", "withdrawn"})
+"""What people said. Any other skip (unreadable, missing) ends when the image is asked for again."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Label:
     """What a person said of an image, and the journal `seq` of the line that says so."""
 
@@ -25,7 +27,10 @@ class Label:
 class History:
     """The journal, projected into memory; `apply` takes its lines one after another.
 
-    `skips` maps an image to (reason, seq): it needs no answer, until a label comes.
+    `skips` maps an image to (reason, seq): it needs no answer, until a label comes. `withdrawn` maps the `seq` of a line
+    that counts no more to that of the `undo` line that says so. `overruled` holds where label files of one round disagree:
+    {seq: {later seq: (image, species of the earlier file) …}}. `granted` maps the wishes that were carried out to the
+    `seq` of their lines.
     """
 
     identity: str = ""
@@ -38,7 +43,12 @@ class History:
     taken: dict[TakenFile, int] = field(default_factory=dict)
     closed: set[int] = field(default_factory=set)
     settings: dict[str, Any] = field(default_factory=dict)
+    withdrawn: dict[int, int] = field(default_factory=dict)
+    overruled: dict[int, dict[int, list[tuple[ImageKey, str]]]] = field(default_factory=dict)
+    granted: dict[str, int] = field(default_factory=dict)
     end: int = 0
+    _answers: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    _undos: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, lines: Iterable[Mapping[str, Any]]) -> History:
@@ -51,22 +61,48 @@ class History:
     def apply(self, line: Mapping[str, Any]) -> list[ImageKey]:
         """Take in the next line; return the images whose label or skip it may have changed."""
         self.end = line["seq"]
+        if "wish" in line:
+            self.granted[line["wish"]] = self.end
         match line["kind"]:
             case "open":
                 self.identity = line["identity"]
-            case "classes":
-                self._add_classes(line["names"])
             case "config":
                 self.settings = dict(line["settings"])
             case "request":
-                self._add_request(line)
-            case "labels":
-                return self._add_labels(line)
-            case "skip":
-                return [self._skip(ImageKey(*key), reason) for *key, reason in line["skips"]]
+                return self._add_request(line)
+            case "classes" | "labels" | "skip":
+                if line["kind"] == "labels":
+                    self.taken[(line["name"], line["sha256"], line["mtime_ns"])] = self.end
+                self._answers[self.end] = line
+                return self._count(line)
+            case "undo":
+                return self._undo(line)
             case "close":
                 self.closed.add(line["round"])
         return []
+
+    def remarks(self) -> dict[int, list[dict[str, Any]]]:
+        """Return what later lines say of label files, by their `seq`, for their receipts.
+
+        Each remark has "what" ("undone", "overruled" by or "overrules" another file of its round), "seq", the other line,
+        and "images", of how many images it is said.
+        """
+        said: dict[int, list[dict[str, Any]]] = {}
+        for seq, by in sorted(self.withdrawn.items()):
+            said.setdefault(seq, []).append({"what": "undone", "seq": by, "images": len(_keys_of(self._answers.get(seq, {})))})
+        for seq, later in sorted(self.overruled.items()):
+            for other, images in sorted(later.items()):
+                said.setdefault(seq, []).append({"what": "overruled", "seq": other, "images": len(images)})
+                said.setdefault(other, []).append({"what": "overrules", "seq": seq, "images": len(images)})
+        return said
+
+    def undo_problem(self, seq: int) -> str:
+        """Return why line `seq` cannot be withdrawn, or ""."""
+        if seq in self.withdrawn:
+            return f"Number {seq} was withdrawn already; undo number {self.withdrawn[seq]} to bring it back."
+        if seq in self._undos or self._answers.get(seq, {}).get("kind") == "labels":
+            return ""
+        return f"Number {seq} is no label file that was taken, and no undo."
 
     def label_of(self, key: ImageKey) -> str | None:
         """Return the species a person gave an image, or None."""
@@ -104,7 +140,7 @@ class History:
     def _add_classes(self, names: Iterable[str]) -> None:
         self.classes = sorted({*self.classes, *names})
 
-    def _add_request(self, line: Mapping[str, Any]) -> None:
+    def _add_request(self, line: Mapping[str, Any]) -> list[ImageKey]:
         keys = tuple(ImageKey(*key) for key in line["keys"])
         predictions = (
             {
@@ -129,26 +165,60 @@ class History:
         self.requested.update(keys)
         for key, prediction in predictions.items():
             self.published.setdefault(key, set()).add(prediction.species)
+        usable_again = [key for key in keys if key in self.skips and self.skips[key][0] not in LASTING_SKIPS]
+        for key in usable_again:
+            del self.skips[key]
+        return usable_again
 
-    def _add_labels(self, line: Mapping[str, Any]) -> list[ImageKey]:
+    def _undo(self, line: Mapping[str, Any]) -> list[ImageKey]:
+        before = set(self.withdrawn)
+        self._undos[line["seq"]] = line["withdraws"]
+        self.withdrawn = {}
+        for seq in sorted(self._undos, reverse=True):
+            if seq not in self.withdrawn:
+                self.withdrawn[self._undos[seq]] = seq
+        self._count_anew()
+        changed = before.symmetric_difference(self.withdrawn)
+        return [key for seq in sorted(changed) if seq in self._answers for key in _keys_of(self._answers[seq])]
+
+    def _count_anew(self) -> None:
+        self.labels, self.skips, self.overruled, self.classes = {}, {}, {}, []
+        asked = {request.seq: request.keys for request in self.requests}
+        for seq in sorted({*self._answers, *asked} - set(self.withdrawn)):
+            if seq in self._answers:
+                self._count(self._answers[seq])
+            for key in asked.get(seq, ()):
+                if key in self.skips and self.skips[key][0] not in LASTING_SKIPS:
+                    del self.skips[key]
+        # A class that a withdrawn file brought stays while labels of later files name it.
+        self._add_classes(label.species for label in self.labels.values())
+
+    def _count(self, line: Mapping[str, Any]) -> list[ImageKey]:
+        """Let a `classes`, `labels` or `skip` line count; return the images it names."""
         seq = line["seq"]
-        self.taken[(line["name"], line["sha256"], line["mtime_ns"])] = seq
+        self._add_classes(line.get("names", ()))
         self._add_classes(line.get("new_classes", ()))
-        touched = []
-        for folder, file, species, provenance in line["rows"]:
+        for folder, file, species, provenance in line.get("rows", ()):
             key = ImageKey(folder, file)
+            before = self.labels.get(key)
+            if before is not None and before.species != species:
+                self._note_overruled(before, key, line)
             self.labels[key] = Label(species, provenance, seq)
             self.skips.pop(key, None)
-            touched.append(key)
         for folder, file, reason in line.get("skips", ()):
-            touched.append(self._skip(ImageKey(folder, file), reason))
+            self.skips[ImageKey(folder, file)] = (reason, seq)
         for folder, file in line.get("unlabels", ()):
-            key = ImageKey(folder, file)
-            self.labels.pop(key, None)
-            self.skips.pop(key, None)
-            touched.append(key)
-        return touched
+            self.labels.pop(ImageKey(folder, file), None)
+            self.skips.pop(ImageKey(folder, file), None)
+        return _keys_of(line)
 
-    def _skip(self, key: ImageKey, reason: str) -> ImageKey:
-        self.skips[key] = (reason, self.end)
-        return key
+    def _note_overruled(self, before: Label, key: ImageKey, line: Mapping[str, Any]) -> None:
+        earlier = self._answers.get(before.seq, {})
+        if earlier.get("round") == line.get("round") and earlier.get("name") != line.get("name"):
+            self.overruled.setdefault(before.seq, {}).setdefault(line["seq"], []).append((key, before.species))
+
+
+def _keys_of(line: Mapping[str, Any]) -> list[ImageKey]:
+    """Return the images that an answer line names."""
+    named = [*line.get("rows", ()), *line.get("skips", ()), *line.get("unlabels", ())]
+    return [ImageKey(folder, file) for folder, file, *_ in named]

@@ -134,6 +134,8 @@ class _Intake:
         is_blank = not row.species or row.species.isspace()
         if is_blank and not _is_true(row.confirmed) and not _is_true(row.delete_flag):
             self.counts["blank"] += 1
+            if not self.n_known and self.images.knows(row.relative_path, row.file):
+                self.n_known += 1
             return
         key = self.image(row)
         if key is None:
@@ -179,7 +181,7 @@ class _Intake:
             self.unlabels[key] += 1
         elif match.kind == "reserved":
             self.refuse(row, "reserved_word", f"'{shown(row.species)}' cannot be a label")
-        elif self.settings.auto_add and not class_name_problem(row.species, self.classes.reserved):
+        elif self.settings.auto_add and not class_name_problem(row.species.strip(), self.classes.reserved):
             self.unknown.append((row, key))
         else:
             self.refuse_unknown_species(row)

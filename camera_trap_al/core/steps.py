@@ -17,8 +17,8 @@ FINISHED = "finished"
 class Facts:
     """What is durable now, and what the folders show. Each name is explained in docs/architecture.md.
 
-    `untaken`, `unsettled`, `unanswered` and `wishes` are file names; everything that counts is an int; `placed` is a
-    round, 0 or "finished"; `fit` and `fitted` are digests, "" where there is none.
+    `untaken`, `unsettled`, `unanswered` and `wishes` are file names; everything that counts is an int; `placed` and
+    `shown` are a round, 0 or "finished"; `fit` and `fitted` are digests, "" where there is none.
     """
 
     online: bool = True
@@ -35,6 +35,7 @@ class Facts:
     open: int = 0
     unusable: int = 0
     placed: int | str = 0
+    shown: int | str = 0
     fittable: bool = False
     fit: str = ""
     fitted: str = ""

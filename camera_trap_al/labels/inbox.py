@@ -66,6 +66,7 @@ class _Look:
     file: BinFile
     since_s: float
     doubt: str | None = field(default=None)
+    digest: str = ""
 
 
 class Inbox:
@@ -95,6 +96,22 @@ class Inbox:
         self._looks = looks
         files = [self._judge(look, now_s - look.since_s) for look in looks.values()]
         return sorted(files, key=lambda file: (file.mtime_ns, os.fsencode(file.name)))
+
+    def digest(self, file: BinFile) -> str:
+        """Return the SHA-256 of a file of the last scan, read once while its size, time and inode are the same.
+
+        Some programs and shares put new content under an old time. "" if it cannot be read now.
+        """
+        look = self._looks.get(file.name)
+        if look is None or not look.file.is_same(file):
+            return ""
+        if not look.digest:
+            try:
+                with _open(file.path) as source:
+                    look.digest = _digest_to_keep(source, file.size) if _is_unchanged(source, file) else ""
+            except OSError:
+                return ""
+        return look.digest
 
     def _judge(self, look: _Look, quiet_s: float) -> BinFile:
         if look.file.size == 0:
@@ -190,7 +207,7 @@ def take_private_copy(file: BinFile, intake_folder: Path, *, max_bytes: int = MA
             return None
         name = printable_name(file.name)
         if file.size > max_bytes:
-            digest = hashlib.sha256(source.read(BLOCK_BYTES)).hexdigest()
+            digest = _digest_to_keep(source, file.size, max_bytes)
             return PrivateCopy(file.path, name, digest, file.mtime_ns, refusal=too_big(file.size, max_bytes))
         digest = _digest(source)
         path = intake_folder / f"{digest}.csv"
@@ -222,6 +239,11 @@ def _is_unchanged(source: BinaryIO, file: BinFile) -> bool:
     return stat.S_ISREG(facts.st_mode) and seen == (file.size, file.mtime_ns, file.inode)
 
 
+def _digest_to_keep(source: BinaryIO, size: int, max_bytes: int = MAX_BYTES) -> str:
+    """Return the hash by which a file is known: of all of it, or of its first MB if it is too big to be read."""
+    return _digest(source) if size <= max_bytes else hashlib.sha256(source.read(BLOCK_BYTES)).hexdigest()
+
+
 def _digest(source: BinaryIO) -> str:
     digest = hashlib.sha256()
     while block := source.read(BLOCK_BYTES):
@@ -231,9 +253,11 @@ def _digest(source: BinaryIO) -> str:
 
 def _holds(path: Path, digest: str) -> bool:
     try:
-        with path.open("rb") as file:
-            return _digest(file) == digest
-    except FileNotFoundError:
+        with _open(path) as file:
+            return stat.S_ISREG(os.fstat(file.fileno()).st_mode) and _digest(file) == digest
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
         return False
 
 

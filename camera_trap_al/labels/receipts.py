@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,31 @@ _FORMULA = re.compile(r"(^|[,;\t]\s*)([=+\-@])")
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR)
 
 
-def receipt_from_line(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the receipt of a file that was taken, from its `labels` journal line alone.
+_REMARKS = {
+    "undone": "Undone by number {seq}: the labels of this file count no more (`labels --undo {seq}` brings them back).",
+    "overruled": "{images} in this file got another label from a later file (number {seq}) of the same round, which"
+    " counts; see data/conflicts.csv.",
+    "overrules": "{images} in this file had another label from an earlier file (number {seq}) of the same round; the"
+    " labels of this one count; see data/conflicts.csv.",
+}
 
-    The line holds `seq`, `at`, `name`, `sha256`, `mtime_ns` and what `core.decision.journal_fields` returns.
+
+def receipt_from_line(line: Mapping[str, Any], remarks: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Return the receipt of a file that was taken, from the journal alone.
+
+    Parameters
+    ----------
+    line : its `labels` line: `seq`, `at`, `name`, `sha256`, `mtime_ns` and what `core.decision.journal_fields` returns
+    remarks : what later lines say of it (`History.remarks`)
     """
     file = {"file": line["name"], "sha256": line["sha256"], "mtime_ns": line["mtime_ns"]}
-    return _receipt(file, line["at"], line["answer"], line, seq=line["seq"])
+    receipt = _receipt(file, line["at"], line["answer"], line, seq=line["seq"])
+    receipt["remarks"] = [dict(remark) for remark in remarks]
+    for remark in receipt["remarks"]:
+        n = remark["images"]
+        text = _REMARKS[remark["what"]].format(seq=remark["seq"], images="1 image" if n == 1 else f"{n} images")
+        receipt["warnings"].append(text)
+    return receipt
 
 
 def receipt_of_decision(copy: PrivateCopy, decision: Decision, at: str) -> dict[str, Any]:
@@ -264,7 +283,11 @@ def _write(folder: Path, name: str, receipt: Mapping[str, Any]) -> Path:
 
 
 def read_receipt(bin_folder: Path, fallback_folder: Path, name: str) -> dict[str, Any] | None:
-    """Return the newest receipt for the label file `name`, or None if there is none that is ours and whole."""
+    """Return which file and which journal line the newest receipt for the label file `name` is of.
+
+    That is `file`, `sha256`, `mtime_ns`, `seq`, `time`, `verdict` and `remarks`; None if there is no receipt that is ours
+    and whole.
+    """
     found = [_read(folder / receipt_names(name)[0]) for folder in (bin_folder, fallback_folder)]
     ours = [receipt for receipt in found if receipt is not None and receipt["file"] == printable_name(name)]
     return max(ours, key=lambda receipt: str(receipt["time"])) if ours else None
@@ -273,11 +296,33 @@ def read_receipt(bin_folder: Path, fallback_folder: Path, name: str) -> dict[str
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         facts = os.lstat(path)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_RECEIPT_BYTES:
-            return None
+    except OSError:
+        return None
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_RECEIPT_BYTES:
+        return None
+    return _read_once(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_once(path: Path, size: int, mtime_ns: int, inode: int) -> dict[str, Any] | None:
+    """Read what a receipt is of; it is looked up at each turn of the loop, so it is kept while the file is the same."""
+    try:
         receipt = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(receipt, dict) or receipt.get("schema") != SCHEMA:
         return None
-    return receipt if {"file", "sha256", "mtime_ns", "seq", "time", "verdict"} <= receipt.keys() else None
+    # Somebody else may have written it, so nothing is taken on trust that is compared later.
+    if not all(isinstance(receipt.get(name, ...), kinds) for name, kinds in _OF.items()):
+        return None
+    return {name: receipt[name] for name in _OF} | {"remarks": receipt.get("remarks", [])}
+
+
+_OF: dict[str, type | tuple[type, ...]] = {
+    "file": str,
+    "sha256": str,
+    "mtime_ns": int,
+    "seq": (int, type(None)),
+    "time": str,
+    "verdict": str,
+}

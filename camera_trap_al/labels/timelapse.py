@@ -5,16 +5,87 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
+import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from camera_trap_al.core.records import UNLABELLED, ImageKey, Prediction
+from camera_trap_al.errors import HELD, FileHeldError
 from camera_trap_al.store import atomic
+from camera_trap_al.store.json_files import read_object
 
 FINISHED = "finished"
+NEW_AFTER_S = 30.0
+NO_RIGHT_AFTER_S = 600.0
 _digests: dict[Path, tuple[tuple[int, int], str]] = {}
+log = logging.getLogger(__name__)
+
+
+class Selector:
+    """The selector, and `label_request.json`, which names the round that it shows.
+
+    While another program holds the selector so that it cannot be replaced, the same content goes into a second file, from
+    30 s on; that one is removed when the selector itself shows the round. Since when is known in memory only.
+
+    Parameters
+    ----------
+    path, new, request : the selector, the file that stands in for it, and `label_request.json`
+    clock : monotonic seconds
+    """
+
+    def __init__(self, path: Path, new: Path, request: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path, self.new, self._request, self._clock = path, new, request, clock
+        self._held_since_s: float | None = None
+
+    def show(
+        self, listed: Callable[[], Iterable[ImageKey]], keys: Collection[ImageKey], round_: int | str, why: str = ""
+    ) -> None:
+        """Select `keys` among the images that `listed` yields. Commits: `label_request.json`.
+
+        Raises `FileHeldError` while the selector cannot be replaced, even if the other file could be written.
+        """
+        try:
+            write_selector(self.path, listed(), keys)
+        except OSError as error:
+            if error.errno not in HELD:
+                raise
+            now = self._clock()
+            self._held_since_s = now if self._held_since_s is None else self._held_since_s
+            held_s = now - self._held_since_s
+            if held_s >= NEW_AFTER_S:
+                write_selector(self.new, listed(), keys)
+                write_request(self._request, self.new, round_=round_, keys=keys, why=why)
+            raise self._held_error(held_s) from error
+        self._held_since_s = None
+        write_request(self._request, self.path, round_=round_, keys=keys, why=why)
+        if not self.new.exists():
+            return
+        try:
+            atomic.discard_file(self.new)
+        except OSError as error:
+            log.warning("request: %s is not needed any more and cannot be removed: %s", self.new, error.strerror)
+
+    def placed(self) -> int | str:
+        """Return the round that the selector itself shows, else 0."""
+        return read_placed(self._request, self.path)
+
+    def shown(self) -> int | str:
+        """Return the round that the selector or the file that stands in for it shows, else 0."""
+        return self.placed() or read_placed(self._request, self.new)
+
+    def _held_error(self, held_s: float) -> FileHeldError:
+        text = f"The selector waits: {self.path} cannot be replaced, since another program holds it."
+        hint = "Close it in Excel or Timelapse; the program goes on by itself."
+        if held_s >= NEW_AFTER_S:
+            text += f" {self.new.name} shows the same meanwhile."
+        if held_s >= NO_RIGHT_AFTER_S:
+            hint = (
+                "Other files can be made and renamed in that folder, so if no program holds this one, the right to delete"
+                f" it (DELETE permission) is missing: remove {self.path.name} yourself."
+            )
+        return FileHeldError(text, hint=hint)
 
 
 def write_selector(path: Path, keys: Iterable[ImageKey], selected: Collection[ImageKey]) -> None:
@@ -43,9 +114,10 @@ def write_request(path: Path, selector: Path, *, round_: int | str, keys: Iterab
 def read_placed(path: Path, selector: Path) -> int | str:
     """Return the round that `label_request.json` names if the selector is the one noted there, else 0."""
     try:
-        request = json.loads(path.read_text(encoding="utf-8"))
+        request = read_object(path)
         noted, placed = request["selector"], request["round"]
-        if selector.stat().st_size == noted["bytes"] and _sha256(selector) == noted["sha256"]:
+        is_of_it = noted["file"] == selector.name and selector.stat().st_size == noted["bytes"]
+        if is_of_it and _sha256(selector) == noted["sha256"]:
             return placed if isinstance(placed, int) or placed == FINISHED else 0
     except (OSError, ValueError, KeyError, TypeError):
         pass

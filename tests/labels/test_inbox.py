@@ -245,15 +245,15 @@ def test_a_file_that_changes_while_it_is_read_is_read_again_later(bin_folder: Pa
     path.write_bytes(WHOLE)
     file = settled(bin_folder)
 
-    def change(count: int, operation: str, target: Path) -> None:
+    def change(operation: atomic.Operation) -> None:
         with path.open("ab") as more:
             more.write(b"IMG_2.JPG,S1,fox\r\n")
 
-    atomic.failpoints.log = change
+    atomic.failpoints.watch = change
     try:
         assert take_private_copy(file, intake) is None
     finally:
-        atomic.failpoints.log = None
+        atomic.failpoints.watch = None
     assert list(intake.iterdir()) == []
 
 
