@@ -1,22 +1,14 @@
-"""Every option, with its default, unit and meaning: read once from TOML, checked whole, passed down in parts."""
+"""Every option, with its default, unit and meaning: checked whole, passed down in parts."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from camera_trap_al.errors import UsageError
 from camera_trap_al.registry import did_you_mean
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover
-    import tomli as tomllib
 
 
 def option(default: Any, text: str, *, choices: Iterable[str] = (), low: float | None = None, alias: str = "") -> Any:
@@ -79,6 +71,26 @@ class QueryConfig:
     )
     min_answered: float = option(0.9, "Fraction of a request that must be answered before the next one.", low=0)
     budget: int = option(0, "Images that may be asked for in all. 0: no limit.", low=0)
+
+
+@dataclass(frozen=True)
+class SelectorConfig:
+    """Which images are shown."""
+
+    allow_formula_names: bool = option(
+        False, "Ask also for images whose names a spreadsheet could run as a formula (=cmd|…)."
+    )
+
+
+@dataclass(frozen=True)
+class ImagesConfig:
+    """Which image files are refused."""
+
+    allow_truncated: bool = option(
+        False, "Use what can be decoded of images that are cut short or damaged, instead of setting them aside."
+    )
+    max_pixels: int = option(100_000_000, "Pixels (width x height) of the largest image that is read.", low=1)
+    max_side: int = option(20_000, "Pixels of the longest side of an image that is read.", low=1)
 
 
 @dataclass(frozen=True)
@@ -180,6 +192,9 @@ class DaemonConfig:
     state_dir: str = option(
         "", "Local folder for private files, where the work folder is on a network share. Empty: the work folder."
     )
+    min_free_mb: float = option(
+        64.0, "Megabytes that must be free on the disk before anything is begun; with less, it waits.", low=0
+    )
 
 
 @dataclass(frozen=True)
@@ -190,6 +205,8 @@ class Config:
     labels: LabelsConfig = LabelsConfig()
     classes: ClassesConfig = ClassesConfig()
     query: QueryConfig = QueryConfig()
+    selector: SelectorConfig = SelectorConfig()
+    images: ImagesConfig = ImagesConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     train: TrainConfig = TrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
@@ -310,47 +327,3 @@ def _parse(key: str, wanted: Any, text: str) -> Any:
 def _kind(wanted: Any) -> str:
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a list of texts"}
     return kinds[type(wanted)]
-
-
-def read_config(path: Path) -> Config:
-    """Read and check a `config.toml`. Touches nothing else."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(
-            f"{path} cannot be read: {error}.", hint="A Windows path needs single quotes: 'D:\\photos'."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text.", hint="Save it as UTF-8 in your editor.") from error
-    flat: dict[str, Any] = {}
-    for group, table in tables.items():
-        if isinstance(table, dict):
-            flat |= {f"{group}.{name}": value for name, value in table.items()}
-        else:
-            flat[group] = table
-    return build(flat, path.name)
-
-
-def config_text(config: Config) -> str:
-    """Return `config.toml` for a configuration: every option, with its meaning and default."""
-    lines = ["# Options of camera-trap-al. Change a value, save, and start the program again.", ""]
-    for group in fields(Config):
-        record = getattr(config, group.name)
-        lines += [f"# {(type(record).__doc__ or '').strip()}", f"[{group.name}]"]
-        for f in fields(record):
-            choices = f" Choices: {', '.join(f.metadata['choices'])}." if f.metadata["choices"] else ""
-            alias = f" ({f.metadata['alias']})" if f.metadata["alias"] else ""
-            lines.append(f"# {f.metadata['text']}{choices} Default: {_toml(f.default)}.{alias}")
-            lines.append(f"{f.name} = {_toml(getattr(record, f.name))}")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)

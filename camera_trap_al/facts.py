@@ -13,13 +13,15 @@ import numpy as np
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.core.matching import class_name_problem, folded
 from camera_trap_al.core.steps import Facts, next_job
-from camera_trap_al.labels.timelapse import read_placed
 from camera_trap_al.lock import is_held
 from camera_trap_al.store import embeddings, generations
+from camera_trap_al.store.json_files import read_object
 from camera_trap_al.taking import bin_files
+from camera_trap_al.wishes import pending
 from camera_trap_al.work import Work, is_online
 
 REPORT_ROWS = 100_000
+RESCAN_AWAY_S = 60.0
 REPORT_EVERY_S = 3600.0
 
 
@@ -37,15 +39,18 @@ def read_facts(work: Work, *, worker_runs: bool, rounds_left: float, resting: fr
     facts = _round_facts(work, facts, rounds_left)
     facts = _result_facts(work, facts)
     facts = replace(facts, worker=worker_runs or is_held(work.folder.worker_lock))
-    return replace(facts, job=next_job(facts, resting))
+    is_away = POOL in work.catalog.fact("away", [])
+    return replace(facts, job="" if is_away else next_job(facts, resting))
 
 
 def _journal_facts(work: Work) -> Facts:
     files = bin_files(work)
     scanned = bool(work.catalog.fact("scanned", False))
-    pending = pending_shards(work)
+    unabsorbed = pending_shards(work)
     absorbed = len(work.catalog.absorbed_shards())
-    quiet_s = max(work.config.daemon.rescan_s, 9 * work.scan_took_s)
+    every_s = work.config.daemon.rescan_s
+    every_s = min(every_s, RESCAN_AWAY_S) if work.catalog.fact("away", []) else every_s
+    quiet_s = max(every_s, 9 * work.scan_took_s)
     rest_over = time.monotonic() - work.scan_ended_s > quiet_s
     return Facts(
         online=is_online(work.pool_root(), work.catalog.fact("top", [])),
@@ -54,10 +59,11 @@ def _journal_facts(work: Work) -> Facts:
         mark=work.catalog.mark,
         journal_end=work.journal.end,
         absorbed=absorbed,
-        shards=absorbed + len(pending),
+        shards=absorbed + len(unabsorbed),
         unanswered=files.unanswered,
         untaken=files.untaken,
         unsettled=files.unsettled,
+        wishes=pending(work.folder.wishes),
         pool_version=int(work.catalog.fact("pool_version", 0)),
         listed=work.listed,
         scan_due=scanned and (work.scan is not None or rest_over),
@@ -67,7 +73,7 @@ def _journal_facts(work: Work) -> Facts:
 def _learner_facts(work: Work, facts: Facts) -> Facts:
     newest, learner, checkpoint = work.newest_model(), work.learner(), work.checkpoint()
     upcoming = embeddings.candidate(work.folder.embedding, work.folder.models, work.catalog_id)
-    stamp = (facts.mark, facts.pool_version)
+    stamp = work.catalog.pool_stamp
     rows, species = work.cached("labelled", stamp, work.catalog.labelled)
     counts = np.unique(species, return_counts=True)[1] if species else np.zeros(0)
     model_seq = newest.manifest["journal"] if newest else 0
@@ -87,7 +93,7 @@ def _learner_facts(work: Work, facts: Facts) -> Facts:
     )
     if learner is None:
         return facts
-    fit_stamp = (*stamp, learner.number, facts.shards)
+    fit_stamp = (*stamp, learner.number, facts.shards, *work.history.classes)
     fit, fittable = work.cached("fit", fit_stamp, lambda: _fit(work, learner.number))
     uncovered = work.cached("uncovered", fit_stamp, lambda: count_uncovered(work, learner.number))
     return replace(facts, fit=fit, fittable=fittable, uncovered=uncovered)
@@ -121,7 +127,7 @@ def count_uncovered(work: Work, learner: int) -> int:
 
 def _round_facts(work: Work, facts: Facts, rounds_left: float) -> Facts:
     open_round = work.history.open_round(work.config.query.min_answered)
-    stamp = (facts.mark, facts.pool_version)
+    stamp = work.catalog.pool_stamp
     rows, _ = work.cached("askable", stamp, work.catalog.askable)
     askable, coming = len(rows), 0
     if facts.learner:
@@ -137,7 +143,8 @@ def _round_facts(work: Work, facts: Facts, rounds_left: float) -> Facts:
         facts,
         open=open_round,
         unusable=len(unusable),
-        placed=read_placed(work.folder.request, work.folder.selector),
+        placed=work.selector.placed(),
+        shown=work.selector.shown(),
         askable=askable,
         coming=coming,
         budget=budget - work.history.spent() if budget else float("inf"),
@@ -152,7 +159,7 @@ def _result_facts(work: Work, facts: Facts) -> Facts:
     reported = _json(folder.reported)
     named = {_json(folder.export / name).get("checkpoint") for name in ("manifest.json", "check.json")}
     metrics = _json(folder.test_results / f"train_set_size_{n_labels}" / "metrics.json")
-    rows = len(work.cached("askable", (facts.mark, facts.pool_version), work.catalog.askable)[0])
+    rows = len(work.cached("askable", work.catalog.pool_stamp, work.catalog.askable)[0])
     due = rows <= REPORT_ROWS or reported.get("learner") != checkpoint.manifest["learner"]
     return replace(
         facts,
@@ -173,10 +180,9 @@ def _is_validated(work: Work, facts: Facts, checkpoint: generations.Generation) 
 
 def _json(path: Any) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def pending_shards(work: Work) -> list[tuple[int, str]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 SELECTOR = "timelapse_selector.csv"
 TEMPLATE = "TimelapseTemplate.tdb"
+ANSWERS = (".receipt.json", ".report.txt")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class WorkFolder:
     @property
     def selector(self) -> Path:
         return self.root / SELECTOR
+
+    @property
+    def selector_new(self) -> Path:
+        return self.root / "timelapse_selector.NEW.csv"
 
     @property
     def predictions(self) -> Path:
@@ -69,6 +76,10 @@ class WorkFolder:
         return self.data / "conflicts.csv"
 
     @property
+    def altered(self) -> Path:
+        return self.data / "altered.csv"
+
+    @property
     def reported(self) -> Path:
         return self.data / "reported.json"
 
@@ -87,6 +98,14 @@ class WorkFolder:
     @property
     def lease(self) -> Path:
         return self.root / "lease.json"
+
+    @property
+    def wishes(self) -> Path:
+        return self.root / "wishes"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log" / "camera-trap-al.log"
 
     @property
     def journal(self) -> Path:
@@ -127,6 +146,30 @@ class WorkFolder:
     def public_folders(self) -> list[Path]:
         """Return the folders that people look into; `init` makes them."""
         return [self.root, self.data, self.bin, self.test_results]
+
+    def may_write(self, path: Path) -> bool:
+        """Return whether the program writes at an absolute path: it is listed here, or lies in a folder listed here.
+
+        The configuration and the label files in the bin belong to people; only answers are put beside those. Nothing is
+        written through a link that was planted below the work folder.
+        """
+        if self._is_behind_link(path):
+            return False
+        if path.name.startswith(".") and path.name.endswith(".partial"):
+            path = path.with_name(path.name[1 : -len(".partial")])
+        if path.parent == self._normal_bin:
+            return path.name.endswith(ANSWERS)
+        return path in self._ours or not self._ours.isdisjoint(path.parents)
+
+    @functools.cached_property
+    def _ours(self) -> frozenset[Path]:
+        listed = {getattr(self, name) for name, value in vars(WorkFolder).items() if isinstance(value, property)}
+        ours = {*listed, *self.private_folders()} - {self.config, self.bin}
+        return frozenset(Path(os.path.normpath(path)) for path in ours)
+
+    @functools.cached_property
+    def _normal_bin(self) -> Path:
+        return Path(os.path.normpath(self.bin))
 
     def private_folders(self) -> list[Path]:
         """Return the folders that `state_dir` moves; `run` makes them."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.classifier import fit_classifier, load_classifier, save_classifier
 from camera_trap_al.learn.evaluate import evaluate as measure
 from camera_trap_al.learn.evaluate import write_learning_curve, write_results
+from camera_trap_al.space import MB, folder_bytes, require_space, require_space_for_next
 from camera_trap_al.store import atomic, embeddings, generations
+from camera_trap_al.store.json_files import read_object
 from camera_trap_al.work import Work
 
 KEPT_CHECKPOINTS = 2
@@ -34,6 +37,7 @@ def fit(work: Work, facts: Facts) -> None:
     vectors = work.vectors(learner.number)
     classifier = fit_classifier(vectors.read(rows), species, work.seed("fit", work.journal.end, learner.number))
     number = generations.next_number(work.folder.checkpoints)
+    require_space_for_next(work.folder.checkpoints, work.config.daemon.min_free_mb)
     hidden = generations.hidden_folder_of(work.folder.checkpoints, number)
     atomic.discard_folder(hidden)
     atomic.make_folder(hidden)
@@ -84,15 +88,42 @@ def _collect_garbage(work: Work) -> None:
 
 
 def list_all(work: Work, facts: Facts) -> None:
-    """Write labels.csv, quarantine.csv and conflicts.csv. Each is replaced whole."""
+    """Write labels.csv, quarantine.csv, altered.csv and conflicts.csv. Each is replaced whole."""
     folder = work.folder
-    write_labels(folder.labels, work.catalog.pool_keys(), work.history.label_of)
-    write_problems(folder.quarantine, ["folder", "path", "code", "text", "since"], work.catalog.problems())
-    several = [
-        (key.path, seq) for key, (reason, seq) in sorted(work.history.skips.items()) if reason == "several_species"
-    ]
-    write_problems(folder.conflicts, ["path", "receipt"], several)
+    problems: tuple[tuple[Path, list[str], Callable[[], Iterable[Iterable[Any]]]], ...] = (
+        (folder.quarantine, ["folder", "path", "code", "text", "since"], work.catalog.problems),
+        (folder.altered, ["path", "label", "since"], work.catalog.altered),
+        (folder.conflicts, ["path", "code", "text", "receipt"], lambda: _conflicts(work)),
+    )
+    held: list[OSError] = []
+    try:
+        write_labels(folder.labels, work.catalog.pool_keys(), work.history.label_of)
+    except OSError as error:
+        held.append(error)
+    for path, header, rows in problems:
+        try:
+            write_problems(path, header, rows())
+        except OSError as error:
+            held.append(error)
+    if held:
+        # A list that another program holds open does not keep the others from being written.
+        raise held[0]
     work.listed = (facts.mark, facts.pool_version)
+
+
+def _conflicts(work: Work) -> Iterator[tuple[str, str, str, int]]:
+    """Yield where label files contradict themselves or, within a round, each other."""
+    history = work.history
+    for key, (reason, seq) in sorted(history.skips.items()):
+        if reason == "several_species":
+            yield key.path, reason, f"{work.journal.lines[seq - 1]['name']} gives it several species", seq
+    for seq, later in sorted(history.overruled.items()):
+        for other, images in sorted(later.items()):
+            names = [work.journal.lines[n - 1]["name"] for n in (seq, other)]
+            for key, species in images:
+                now = history.label_of(key) or "none"
+                text = f"{names[0]} (number {seq}) says {species}, {names[1]} later something else; the label is {now}"
+                yield key.path, "files_disagree", text, other
 
 
 def evaluate(work: Work) -> None:
@@ -128,6 +159,7 @@ def export(work: Work) -> None:
     """Write and check `export/`. Commits: its manifest, or `check.json` if the check failed."""
     checkpoint = work.checkpoint()
     assert checkpoint is not None
+    require_space(work.folder.export, max(work.config.daemon.min_free_mb, 2 * folder_bytes(work.folder.export) / MB))
     atomic.make_folder(work.folder.export)
     try:
         exporters["onnx"].write(export_source(work.folder, checkpoint), work.folder.export)
@@ -169,7 +201,7 @@ def read_metrics(work: Work) -> dict[str, Any]:
         return {}
     path = work.folder.test_results / f"train_set_size_{checkpoint.manifest['n_labels']}" / "metrics.json"
     try:
-        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        metrics = read_object(path)
     except (OSError, ValueError):
         return {}
     return metrics if metrics.get("checkpoint") == checkpoint.number else {}

@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_init(verbs)
     _add_run(verbs)
     _add_readers(verbs)
+    _add_wishes(verbs)
     _add_results(verbs)
     demo = verbs.add_parser("demo", help="run the whole main job on pictures that come with the program")
     demo.add_argument("--seed", type=_whole, default=1, metavar="N", help="seed of all random choices (default 1)")
@@ -123,7 +124,34 @@ def _add_readers(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     check = verbs.add_parser("check", help="verify a work folder, or say what would be taken from a label file")
     check.add_argument("work", type=Path, metavar="WORK")
     check.add_argument("file", type=Path, nargs="?", metavar="FILE.csv")
+    check.add_argument(
+        "--salvage", type=Path, default=None, metavar="FILE", help="copy the lines of a damaged journal that are good"
+    )
     check.set_defaults(verb=_check)
+
+
+def _add_wishes(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verbs that change a work folder; each works beside the running daemon and without it."""
+    for name, text in {
+        "next": "close the open round with the labels that are there",
+        "rescan": "look for new images now",
+        "rebuild-catalog": "make the catalogue anew from the journal and the images",
+    }.items():
+        verb = verbs.add_parser(name, help=text)
+        verb.add_argument("work", type=Path, metavar="WORK")
+        verb.set_defaults(verb=_wish, wish=name)
+    labels = verbs.add_parser("labels", help="list the label files that were taken, or what was said of one image")
+    labels.add_argument("work", type=Path, metavar="WORK")
+    labels.add_argument("image", nargs="?", metavar="IMAGE", help="path from the folder of images on")
+    labels.add_argument(
+        "--undo", type=_whole, default=None, metavar="SEQ", help="withdraw what the file with this number brought"
+    )
+    labels.set_defaults(verb=_labels)
+    relocate = verbs.add_parser("relocate", help="name the new places of folders that moved")
+    relocate.add_argument("work", type=Path, metavar="WORK")
+    for kind in ("train", "unlabelled", "validation"):
+        relocate.add_argument(f"--{kind}", default="", metavar="DIR", help="where these images are now")
+    relocate.set_defaults(verb=_relocate)
 
 
 def _add_results(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -188,9 +216,44 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace) -> int:
-    from camera_trap_al_service.reading import check_file, check_work
+def _wish(options: argparse.Namespace, **arguments: object) -> int:
+    from camera_trap_al.wishes import ask
 
+    answer = ask(options.work, options.wish, say=lambda text: print(text, file=sys.stderr), **arguments)
+    if answer.is_granted:
+        print(answer.text)
+        return 0
+    print(f"camera-trap-al: {answer.text}", file=sys.stderr)
+    return EXIT_PROBLEM
+
+
+def _labels(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.labels import image_history, label_files
+
+    if options.undo is not None:
+        if options.image is not None:
+            raise UsageError("--undo withdraws a whole label file, so it takes no image.")
+        options.wish = "undo"
+        return _wish(options, seq=options.undo)
+    print("\n".join(label_files(options.work) if options.image is None else image_history(options.work, options.image)))
+    return 0
+
+
+def _relocate(options: argparse.Namespace) -> int:
+    named = {f"data.{kind}": getattr(options, kind) for kind in ("train", "unlabelled", "validation")}
+    moved = {key: str(Path(folder).expanduser().absolute()) for key, folder in named.items() if folder}
+    if not moved:
+        raise UsageError("No folder is named.", hint="Such as --unlabelled 'E:\\photos'.")
+    options.wish = "relocate"
+    return _wish(options, **moved)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.reading import check_file, check_work, salvage
+
+    if options.salvage is not None:
+        print(salvage(options.work, options.salvage))
+        return 0
     lines, good = check_work(options.work) if options.file is None else check_file(options.work, options.file)
     print("\n".join(lines))
     return 0 if good else 1

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camera_trap_al.config import Config, aliases, build, config_text, option_fields, read_config
+from camera_trap_al.config import Config, aliases, build, option_fields
+from camera_trap_al.config_file import config_text, read_config, with_values
 from camera_trap_al.errors import UsageError
 
 PARAMETERS = """
@@ -81,3 +82,18 @@ def test_reading_makes_nothing(tmp_path: Path) -> None:
     path.write_text(config_text(Config()), encoding="utf-8")
     read_config(path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("value", ["D:\\photos 2026\\ü", "/mnt/x", "it's \"quoted\""])
+def test_a_value_is_changed_in_place(value: str, end: str) -> None:
+    text = config_text(Config()).replace("\n", end) + f"# mine{end}"
+    changed = with_values(text, {"data.unlabelled": value})
+    before, after = text.split(end), changed.split(end)
+    assert len(before) == len(after) and sum(a != b for a, b in zip(before, after, strict=True)) == 1
+    assert with_values("", {"data.unlabelled": value}) and with_values("[data]\n", {"data.train": value})
+
+
+def test_a_value_in_a_form_that_is_not_understood_is_left_to_the_person() -> None:
+    with pytest.raises(UsageError, match="in an editor"):
+        with_values("data = {train = 'x'}\n", {"data.train": "y"})
