@@ -28,16 +28,27 @@ RowArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One shard as its `.json` describes it. `problems` maps a row that could not be decoded to (code, text)."""
+class ShardFacts:
+    """One shard as its `.json` describes it.
+
+    `problems` maps a row that could not be decoded to (code, text); `hashes` a row whose file could be read, decoded or
+    not, to the hash of its content (`images.content_hash`). Shards of 0.1.0 have no hashes.
+    """
 
     name: str
     rows: RowArray
     problems: Mapping[int, tuple[str, str]]
+    hashes: Mapping[int, str]
 
 
 def write_shard(
-    folder: Path, rows: RowArray, vectors: FloatArray, problems: Mapping[int, tuple[str, str]], made_by: str
+    folder: Path,
+    rows: RowArray,
+    vectors: FloatArray,
+    problems: Mapping[int, tuple[str, str]],
+    made_by: str,
+    *,
+    hashes: Mapping[int, str] | None = None,
 ) -> str:
     """Write the next shard of a learner; durable on return. Returns its name.
 
@@ -47,6 +58,7 @@ def write_shard(
     rows : (n,) int64, n <= 4,096, none of them in another shard of this learner
     vectors : (n, d) float, zeros where a row is in `problems`; stored as float32
     made_by : as `made_by` returns it
+    hashes : of the contents that were decoded, or found damaged
     """
     atomic.make_folder(folder)
     names = shard_names(folder)
@@ -59,6 +71,7 @@ def write_shard(
         "rows": rows.tolist(),
         "crc32": f"{zlib.crc32(data.tobytes()):08x}",
         "problems": {str(row): list(problem) for row, problem in problems.items()},
+        "hashes": {str(row): digest for row, digest in (hashes or {}).items()},
     }
     atomic.replace_json(folder / f"{name}.json", facts)
     return name
@@ -76,11 +89,12 @@ def shard_names(folder: Path) -> list[str]:
     return sorted(path.stem for path in found if re.fullmatch(r"shard-\d{6}", path.stem))
 
 
-def read_shard_facts(folder: Path, name: str) -> Shard:
+def read_shard_facts(folder: Path, name: str) -> ShardFacts:
     """Return what a shard says of itself."""
     facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     problems = {int(row): (code, text) for row, (code, text) in facts["problems"].items()}
-    return Shard(name, np.array(facts["rows"], dtype=np.int64), problems)
+    hashes = {int(row): str(digest) for row, digest in facts.get("hashes", {}).items()}
+    return ShardFacts(name, np.array(facts["rows"], dtype=np.int64), problems, hashes)
 
 
 def is_foreign(folder: Path, expected: str) -> bool:

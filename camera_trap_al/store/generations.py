@@ -6,7 +6,6 @@ No pointer file: the newest number whose manifest verifies is current.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -14,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from camera_trap_al.errors import NewerVersionError
 from camera_trap_al.store import atomic
+from camera_trap_al.store.json_files import read_object
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -100,10 +101,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / MANIFEST
     try:
         stat = path.stat()
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_object(path)
     except (OSError, ValueError):
         return None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    if not isinstance(manifest.get("files"), dict):
         return None
     stamp = (stat.st_mtime_ns, stat.st_size)
     if _verified.get(path) == stamp:
@@ -126,7 +127,10 @@ def newest(parent: Path) -> Generation | None:
 
 
 def set_damaged_aside(parent: Path) -> list[str]:
-    """Rename every numbered folder whose manifest does not verify to `.bad-…`; return sentences that say so."""
+    """Rename every numbered folder whose manifest does not verify to `.bad-…`; return sentences that say so.
+
+    Raises `NewerVersionError` where a newer version of this program wrote one.
+    """
     said = []
     for number in numbers(parent):
         folder = folder_of(parent, number)
@@ -141,6 +145,19 @@ def prune(parent: Path, keep: set[int]) -> None:
     for number in numbers(parent):
         if number not in keep:
             atomic.discard_folder(folder_of(parent, number))
+
+
+def check_format(folder: Path) -> None:
+    """Raise `NewerVersionError` if a newer version of this program wrote the manifest of a folder."""
+    try:
+        found = read_object(folder / MANIFEST).get("format")
+    except (OSError, ValueError):
+        return
+    if isinstance(found, int) and found > FORMAT:
+        raise NewerVersionError(
+            f"{folder} was made by a newer version of this program (format {found}; this one knows {FORMAT}).",
+            hint="Install the newer version again, or move that folder away, so that it is made anew from the labels.",
+        )
 
 
 def remove_trash(parent: Path) -> None:
