@@ -6,19 +6,23 @@ import json
 import logging
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from camera_trap_al.catalog.found import POOL
 from camera_trap_al.catalog.scan import KINDS, Scan
+from camera_trap_al.config import Config
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.errors import ImagesOfflineError, TemplateError
 from camera_trap_al.facts import noted_settings, pending_shards, unregistered_classes
+from camera_trap_al.images import hash_file
 from camera_trap_al.jobs import model_settings
 from camera_trap_al.labels.template import find_templates, read_template
 from camera_trap_al.store import embeddings, generations
-from camera_trap_al.work import Work, image_folders
+from camera_trap_al.work import Work, image_folders, is_online
 
-AWAY_FRACTION = 0.2
+LONGEST_GAP_S = 3600.0
 TOP_ENTRIES = 1000
 log = logging.getLogger(__name__)
 
@@ -30,7 +34,14 @@ def catalogue(work: Work) -> None:
     """
     folders = image_folders(work.config)
     if work.scan is None:
-        work.scan = Scan(work.catalog, folders, tool=work.config.labels.tool, leave_out=work.folder.root)
+        work.scan = Scan(
+            work.catalog,
+            folders,
+            hash_file=hash_file,
+            tool=work.config.labels.tool,
+            leave_out=work.folder.root,
+            allow_formula=work.config.selector.allow_formula_names,
+        )
         work.scan_took_s = 0.0
     started = time.monotonic()
     try:
@@ -47,28 +58,49 @@ def catalogue(work: Work) -> None:
 
 
 def _end_scan(work: Work, scan: Scan, folders: dict[str, Path]) -> None:
+    elapsed_s = _since_last_scan(work)
     work.scan, work.scan_ended_s = None, time.monotonic()
-    away = scan.finish()
+    if not is_online(folders[POOL], work.catalog.fact("top", [])):
+        raise ImagesOfflineError(f"The folder {folders[POOL]} does not answer.", hint="Is the disk or share connected?")
+    before = work.catalog.fact("scan_facts", {})
+    away = scan.finish(elapsed_s)
     top = _top_entries(folders[POOL])
-    if top and away <= AWAY_FRACTION:
+    if top and POOL not in away:
         work.catalog.note("top", top)
-    if away > AWAY_FRACTION:
+    for kind, fraction in away.items():
         log.warning(
-            "scan: %.0f %% of the known images were not there; nothing was given up. Is a disk or share away?",
-            100 * away,
+            "scan: %.0f %% of the images known in %s were not there; nothing was given up. Is a disk or share away?",
+            100 * fraction,
+            folders[kind],
         )
-    elif scan.changed:
-        counts = work.catalog.counts()
-        log.info(
-            "scan: %d images to label, %d to train on, %d for validation (%d new or changed)",
-            counts.unlabelled + counts.labelled + counts.skipped,
-            counts.train,
-            counts.validation,
-            scan.changed,
-        )
-        for kind, tally in scan.tallies.items():
-            for what, n in sorted(tally.counts.items()):
-                log.info("scan: %s: %d %s, such as %s", folders[kind], n, KINDS[what], tally.examples[what][0])
+    for kind in scan.unanswering:
+        log.warning("scan: %s cannot be listed; its images are kept. Is a disk or share away?", folders[kind])
+    if scan.changed or before != work.catalog.fact("scan_facts"):
+        _say_what_is_there(work, scan, folders)
+
+
+def _since_last_scan(work: Work) -> float:
+    """Return the seconds since a scan ended: by this process's own clock, else by the computer's, which may be wrong."""
+    if work.scan_ended_s > float("-inf"):
+        return time.monotonic() - work.scan_ended_s
+    now = time.time()
+    return min(max(now - float(work.catalog.fact("scan_ended", now)), 0.0), LONGEST_GAP_S)
+
+
+def _say_what_is_there(work: Work, scan: Scan, folders: dict[str, Path]) -> None:
+    counts = work.catalog.counts()
+    log.info(
+        "scan: %d images to label, %d to train on, %d for validation (%d new or changed)",
+        counts.unlabelled + counts.labelled + counts.skipped,
+        counts.train,
+        counts.validation,
+        scan.changed,
+    )
+    for kind, tally in scan.tallies.items():
+        for what, n in sorted(tally.counts.items()):
+            log.info("scan: %s: %d %s, such as %s", folders[kind], n, KINDS[what], tally.examples[what][0])
+    if counts.altered:
+        log.warning("scan: %d images changed after they were labelled; see %s", counts.altered, work.folder.altered)
 
 
 def _top_entries(root: Path) -> list[str]:
@@ -89,7 +121,16 @@ def register(work: Work) -> None:
     _warn_of_folders(work)
     settings = noted_settings(work)
     if work.history.settings != settings:
+        # Settings of 0.1.0 name no limits.
+        if {**_limits(Config().flat()), **_limits(work.history.settings)} != _limits(settings):
+            n = work.catalog.retry_damaged()
+            log.info("images: other limits apply now; %d damaged images are tried again", n)
         work.append("config", {"settings": settings})
+
+
+def _limits(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of which images are refused."""
+    return {name: value for name, value in settings.items() if name.startswith("images.")}
 
 
 def _warn_of_menu(work: Work) -> None:
@@ -148,6 +189,6 @@ def absorb(work: Work) -> None:
     learner, name = pending_shards(work)[0]
     folder = generations.folder_of(work.folder.embedding, learner)
     shard = embeddings.read_shard_facts(folder, name)
-    work.catalog.absorb(f"{folder.name}/{name}", shard.problems)
+    work.catalog.absorb(f"{folder.name}/{name}", shard.problems, shard.hashes)
     if shard.problems:
         log.warning("images: %d of %d cannot be used; see data/quarantine.csv", len(shard.problems), len(shard.rows))

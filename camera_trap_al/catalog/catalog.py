@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import URL, Connection, Select, and_, create_engine, event, func, insert, select, update
+from sqlalchemy import URL, Connection, Select, and_, case, create_engine, event, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Engine
 
-from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION, Found, PoolCounts, key_hash
+from camera_trap_al.catalog import sightings
+from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION, Found, PoolCounts
 from camera_trap_al.catalog.schema import absorbed, images, items, labels, meta, migrate
+from camera_trap_al.catalog.sightings import Taken, is_present, is_quarantined, parts
+from camera_trap_al.core.history import LASTING_SKIPS
 from camera_trap_al.core.records import ImageKey, Item
 
-MISSING_AFTER_SCANS = 3
-TRANSIENT_PROBLEMS = frozenset({"missing", "no_permission"})
-_BATCH = 500
 BUSY_S = 30
 RowArray = npt.NDArray[np.int64]
 
@@ -48,7 +48,13 @@ class Catalog:
 
         @event.listens_for(engine, "connect")
         def _prepare(connection: Any, _record: Any) -> None:
+            # The driver's own transactions would leave out changes of tables.
+            connection.isolation_level = None
             connection.execute(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            connection.exec_driver_sql("BEGIN")
 
         catalog = cls(engine, roots)
         try:
@@ -87,6 +93,12 @@ class Catalog:
         """The journal `seq` up to which labels are projected."""
         return int(self.fact("mark", 0))
 
+    @property
+    def pool_stamp(self) -> tuple[int, int]:
+        """What changes whenever images or their answers do, and with no other journal line."""
+        with self._engine.connect() as connection:
+            return _read(connection, "answered", 0), _read(connection, "pool_version", 0)
+
     def project(
         self, answers: Mapping[ImageKey, tuple[str | None, str | None, int]], mark: int, *, identity: str
     ) -> None:
@@ -94,106 +106,116 @@ class Catalog:
 
         Parameters
         ----------
-        answers : image → (species or None, reason of a skip or None, journal seq); both None removes the entry
+        answers : image → (species or None, reason of a skip or None, journal seq); both None removes the entry, as does a
+            skip that ends by itself: such an image is kept back only while it cannot be read
         """
-        gone = [key.path for key, (species, skip, _) in answers.items() if species is None and skip is None]
         kept = [
             {"path": key.path, "species": species, "skip": skip, "seq": seq}
             for key, (species, skip, seq) in answers.items()
-            if species is not None or skip is not None
+            if species is not None or skip in LASTING_SKIPS
         ]
+        gone = {key.path for key in answers} - {row["path"] for row in kept}
         with self._write() as connection:
-            for part in _parts(gone):
+            for part in parts(sorted(gone)):
                 connection.execute(labels.delete().where(labels.c.path.in_(part)))
-            for rows in _parts(kept):
+            for part in parts(key.path for key in answers):
+                reviewed = and_(images.c.root == POOL, images.c.path.in_(part), images.c.altered_since != "")
+                connection.execute(update(images).where(reviewed).values(altered_since=""))
+            for rows in parts(kept):
                 statement = upsert(labels)
                 changed = {c: statement.excluded[c] for c in ("species", "skip", "seq")}
                 connection.execute(statement.on_conflict_do_update(index_elements=["path"], set_=changed), rows)
+            if answers:
+                _note(connection, "answered", mark)
             _note(connection, "mark", mark)
             _note(connection, "identity", identity)
 
-    def add_found(self, root: str, found: Sequence[Found], scan: int) -> int:
-        """Take in what scan number `scan` saw; return how many images are new or changed. One transaction."""
-        changed = 0
+    def add_found(self, root: str, found: Sequence[Found], scan: int) -> Taken:
+        """Take in what scan number `scan` saw. One transaction.
+
+        Returns how many images are new or changed, and the files whose content must be read to say whether they changed:
+        give these again, with their `content`.
+        """
+        n_changed, unread = 0, []
         with self._write() as connection:
-            for part in _parts(list(found)):
-                changed += self._add_part(connection, root, part, scan)
-            if changed:
-                _note(connection, "pool_version", _read(connection, "pool_version", 0) + 1)
-        return changed
+            for part in parts(found):
+                taken = sightings.take_found(connection, root, part, scan)
+                n_changed += taken.n_changed
+                unread += taken.unread
+            if n_changed:
+                _change_pool(connection)
+        return Taken(n_changed, unread)
 
-    def _add_part(self, connection: Connection, root: str, found: Sequence[Found], scan: int) -> int:
-        known = {
-            row.path: row
-            for row in connection.execute(
-                select(images).where(images.c.root == root, images.c.path.in_([f.path for f in found]))
-            )
-        }
-        new = [f for f in found if f.path not in known]
-        altered = [f for f in found if f.path in known and _is_altered(known[f.path], f)]
-        back = sum(known[f.path].missed >= MISSING_AFTER_SCANS for f in found if f.path in known)
-        relisted = [f for f in found if f.path in known and known[f.path].listed != f.listed]
-        ids = [known[f.path].id for f in found if f.path in known]
-        connection.execute(update(images).where(images.c.id.in_(ids)).values(seen=scan, missed=0))
-        if new:
-            connection.execute(insert(images), [_image_values(root, f, scan) for f in new])
-            fresh = select(images.c.id).where(images.c.root == root, images.c.path.in_([f.path for f in new]))
-            new_ids = list(connection.scalars(fresh.order_by(images.c.path)))
-            connection.execute(insert(items), [{"image": i, "live": True} for i in new_ids])
-        for f in altered:
-            image = known[f.path].id
-            fields = {"size": f.size, "mtime_ns": f.mtime_ns, "problem": "", "problem_text": "", "problem_since": ""}
-            connection.execute(update(images).where(images.c.id == image).values(**fields))
-            connection.execute(update(items).where(items.c.image == image).values(live=False))
-            connection.execute(insert(items).values(image=image, live=True))
-        for f in relisted:
-            connection.execute(update(images).where(images.c.id == known[f.path].id).values(listed=f.listed))
-        n: int = len(new) + len(altered) + back + len(relisted)
-        return n
+    def keep_unseen(self, root: str, paths: Sequence[str], scan: int) -> None:
+        """Let images and folders (ending in `/`; "" for all) that could not be looked for count as seen."""
+        with self._write() as connection:
+            for path in paths:
+                sightings.keep_unseen(connection, root, path, scan)
 
-    def end_scan(self, scan: int, roots: Sequence[str], changed: bool, facts: Mapping[str, Any]) -> float:
+    def note_failed_tries(self, root: str, paths: Sequence[str]) -> None:
+        """Count one more try of images that still cannot be reached."""
+        with self._write() as connection:
+            if sightings.note_failed_tries(connection, root, paths):
+                _change_pool(connection)
+
+    def end_scan(
+        self, scan: int, roots: Sequence[str], changed: bool, facts: Mapping[str, Any], *, elapsed_s: float
+    ) -> dict[str, float]:
         """Count what scan number `scan` did not see, and note that it ended. One transaction.
 
-        Returns the fraction of known, present images that were not seen; above 0.2 nothing is counted as missed, since
-        the folder rather than the images must be away.
+        Parameters
+        ----------
+        facts : what else is to be remembered of the scan
+        elapsed_s : seconds since the scan before
+
+        Returns
+        -------
+        of each folder that must itself be away, since more than a fifth of its images are: which fraction was not seen
         """
-        present = and_(images.c.root.in_(roots), images.c.missed < MISSING_AFTER_SCANS)
+        away = {}
         with self._write() as connection:
-            known = connection.scalar(select(func.count()).where(present)) or 0
-            unseen = connection.scalar(select(func.count()).where(present, images.c.seen < scan)) or 0
-            away = unseen / known if known else 0.0
-            if unseen and away <= 0.2:
-                about_to = and_(present, images.c.seen < scan, images.c.missed == MISSING_AFTER_SCANS - 1)
-                changed = changed or bool(connection.scalar(select(func.count()).where(about_to)))
-                missed = update(images).where(present, images.c.seen < scan).values(missed=images.c.missed + 1)
-                connection.execute(missed)
+            for root in roots:
+                fraction, lost = sightings.count_missed(connection, root, scan, elapsed_s)
+                changed = changed or lost
+                if fraction:
+                    away[root] = fraction
             if changed:
-                _note(connection, "pool_version", _read(connection, "pool_version", 0) + 1)
+                _change_pool(connection)
             _note(connection, "scan", scan)
             _note(connection, "scanned", True)
             _note(connection, "scan_facts", dict(facts))
+            _note(connection, "scan_ended", time.time())
+            _note(connection, "away", sorted(away))
         return away
 
-    def absorb(self, shard: str, problems: Mapping[int, tuple[str, str]]) -> None:
-        """Take in what a shard says of images that could not be decoded. One transaction."""
-        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    def absorb(
+        self, shard: str, problems: Mapping[int, tuple[str, str]], hashes: Mapping[int, str] | None = None
+    ) -> None:
+        """Take in what a shard says of its images: row → why it could not be decoded, row → hash. One transaction."""
         with self._write() as connection:
-            for row, (code, text) in sorted(problems.items()):
-                self._quarantine(connection, row, code, text, since)
+            sightings.take_problems(connection, problems)
+            altered = sightings.take_hashes(connection, hashes or {})
             connection.execute(upsert(absorbed).values(shard=shard).on_conflict_do_nothing())
-            if problems:
-                _note(connection, "pool_version", _read(connection, "pool_version", 0) + 1)
+            if problems or altered:
+                _change_pool(connection)
 
-    def quarantine(self, row: int, code: str, text: str) -> None:
-        """Note that a row's image cannot be read; durable on return."""
+    def quarantine(self, row: int, code: str, text: str, content: str = "") -> None:
+        """Note that a row's image, with that hash, cannot be read; durable on return."""
         with self._write() as connection:
-            self._quarantine(connection, row, code, text, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-            _note(connection, "pool_version", _read(connection, "pool_version", 0) + 1)
+            sightings.take_problems(connection, {row: (code, text)})
+            sightings.take_hashes(connection, {row: content} if content else {})
+            _change_pool(connection)
 
-    def _quarantine(self, connection: Connection, row: int, code: str, text: str, since: str) -> None:
-        image = select(items.c.image).where(items.c.row == row, items.c.live).scalar_subquery()
-        values = {"problem": code, "problem_text": text, "problem_since": since}
-        connection.execute(update(images).where(images.c.id == image, images.c.problem == "").values(**values))
+    def retry_damaged(self) -> int:
+        """Let all images that could not be decoded be tried again, as new rows; return how many. One transaction."""
+        damaged = and_(images.c.problem != "", images.c.problem.not_in(sightings.TRANSIENT_PROBLEMS))
+        with self._write() as connection:
+            ids = list(connection.scalars(select(images.c.id).where(damaged)))
+            for part in parts(ids):
+                sightings.give_new_rows(connection, part)
+            if ids:
+                _change_pool(connection)
+        return len(ids)
 
     def absorbed_shards(self) -> set[str]:
         """Return the shards whose facts were taken in."""
@@ -202,25 +224,23 @@ class Catalog:
 
     def counts(self) -> PoolCounts:
         """Return how many images are where."""
-        labelled = and_(images.c.root == POOL, labels.c.species.is_not(None))
-        skipped = and_(images.c.root == POOL, labels.c.skip.is_not(None))
+        joined = images.outerjoin(labels, and_(images.c.root == POOL, labels.c.path == images.c.path))
+        good, pool = and_(~is_quarantined, is_present), images.c.root == POOL
+        unlabelled = and_(good, pool, labels.c.path.is_(None))
+        kinds = {
+            "train": and_(good, images.c.root == TRAIN),
+            "validation": and_(good, images.c.root == VALIDATION),
+            "labelled": and_(good, pool, labels.c.species.is_not(None)),
+            "skipped": and_(good, pool, labels.c.skip.is_not(None)),
+            "unlabelled": and_(unlabelled, images.c.listed),
+            "not_listed": and_(unlabelled, ~images.c.listed),
+            "quarantined": is_quarantined,
+            "missing": ~is_present,
+            "altered": images.c.altered_since != "",
+        }
+        sums = [func.coalesce(func.sum(case((where, 1), else_=0)), 0).label(name) for name, where in kinds.items()]
         with self._engine.connect() as connection:
-
-            def count(*where: Any) -> int:
-                joined = images.outerjoin(labels, and_(images.c.root == POOL, labels.c.path == images.c.path))
-                return connection.scalar(select(func.count()).select_from(joined).where(*where)) or 0
-
-            good = and_(images.c.problem == "", images.c.missed < MISSING_AFTER_SCANS)
-            return PoolCounts(
-                train=count(good, images.c.root == TRAIN),
-                validation=count(good, images.c.root == VALIDATION),
-                labelled=count(good, labelled),
-                skipped=count(good, skipped),
-                unlabelled=count(good, images.c.root == POOL, images.c.listed, labels.c.path.is_(None)),
-                quarantined=count(images.c.problem != ""),
-                missing=count(images.c.missed >= MISSING_AFTER_SCANS),
-                not_listed=count(good, images.c.root == POOL, ~images.c.listed, labels.c.path.is_(None)),
-            )
+            return PoolCounts(**connection.execute(select(*sums).select_from(joined)).mappings().one())
 
     def labelled(self) -> tuple[RowArray, list[str]]:
         """Return the rows that may train, in the order of their key hashes, and their species."""
@@ -261,7 +281,7 @@ class Catalog:
         query = select(items.c.row, images.c.root, images.c.path, images.c.size, images.c.mtime_ns)
         found: dict[int, Item] = {}
         with self._engine.connect() as connection:
-            for part in _parts(wanted):
+            for part in parts(wanted):
                 joined = query.join(images, images.c.id == items.c.image).where(items.c.row.in_(part))
                 for row, root, path, size, mtime_ns in connection.execute(joined):
                     found[row] = Item(row, str(Path(folders[root], *path.split("/"))), size, mtime_ns)
@@ -272,7 +292,7 @@ class Catalog:
         wanted = [int(row) for row in rows]
         found: dict[int, ImageKey] = {}
         with self._engine.connect() as connection:
-            for part in _parts(wanted):
+            for part in parts(wanted):
                 query = select(items.c.row, images.c.path).join(images, images.c.id == items.c.image)
                 found |= {
                     row: ImageKey.of(path) for row, path in connection.execute(query.where(items.c.row.in_(part)))
@@ -283,7 +303,7 @@ class Catalog:
         """Yield the keys of pool images in order of their path; missing ones only if asked for."""
         query = select(images.c.path).where(images.c.root == POOL)
         if not with_missing:
-            query = query.where(images.c.missed < MISSING_AFTER_SCANS)
+            query = query.where(is_present)
         if listed_only:
             query = query.where(images.c.listed)
         with self._engine.connect() as connection:
@@ -292,31 +312,40 @@ class Catalog:
 
     def unusable(self, keys: Sequence[ImageKey]) -> dict[ImageKey, str]:
         """Return those of the pool images that cannot be asked for now, with the reason."""
-        found: dict[str, tuple[str, int]] = {}
+        reasons: dict[str, str] = {}
         with self._engine.connect() as connection:
-            for part in _parts([key.path for key in keys]):
-                query = select(images.c.path, images.c.problem, images.c.missed)
+            scanned = _read(connection, "scanned", False)
+            for part in parts(key.path for key in keys):
+                query = select(images.c.path, images.c.missing, is_quarantined)
                 query = query.where(images.c.root == POOL, images.c.path.in_(part))
-                found |= {path: (problem, missed) for path, problem, missed in connection.execute(query)}
-        out = {}
-        for key in keys:
-            problem, missed = found.get(key.path, ("", MISSING_AFTER_SCANS))
-            if problem or missed >= MISSING_AFTER_SCANS:
-                out[key] = "unreadable" if problem else "missing"
-        return out
+                for path, missing, quarantined in connection.execute(query):
+                    reasons[path] = "unreadable" if quarantined else "missing" if missing else ""
+        # Before the first scan has ended, an image that is not known yet is not missing.
+        unknown = "missing" if scanned else ""
+        return {key: reason for key in keys if (reason := reasons.get(key.path, unknown))}
 
-    def sample_of_pool(self, n: int) -> list[tuple[str, int]]:
-        """Return path and size of up to n pool images, in the order of their key hashes."""
-        query = select(images.c.path, images.c.size).where(images.c.root == POOL).order_by(images.c.key_hash).limit(n)
+    def sample(self, root: str, n: int) -> list[tuple[str, int]]:
+        """Return path and size of up to n images of one kind of folder, in the order of their key hashes."""
+        query = select(images.c.path, images.c.size).where(images.c.root == root).order_by(images.c.key_hash).limit(n)
         with self._engine.connect() as connection:
             return [(path, size) for path, size in connection.execute(query)]
 
     def problems(self) -> list[tuple[str, str, str, str, str]]:
         """Return the quarantined images: folder, path, code, text, since when."""
         columns = (images.c.root, images.c.path, images.c.problem, images.c.problem_text, images.c.problem_since)
-        query = select(*columns).where(images.c.problem != "").order_by(images.c.root, images.c.path)
+        query = select(*columns).where(is_quarantined).order_by(images.c.root, images.c.path)
         with self._engine.connect() as connection:
             return [(root, path, code, text, since) for root, path, code, text, since in connection.execute(query)]
+
+    def altered(self) -> list[tuple[str, str, str]]:
+        """Return the labelled images whose content changed after the label: path, species, since when."""
+        query = select(images.c.path, labels.c.species, images.c.altered_since)
+        query = query.join(labels, labels.c.path == images.c.path)
+        query = query.where(images.c.root == POOL, images.c.altered_since != "", labels.c.species.is_not(None))
+        with self._engine.connect() as connection:
+            return [
+                (path, species, since) for path, species, since in connection.execute(query.order_by(images.c.path))
+            ]
 
     def folder_classes(self) -> list[str]:
         """Return the classes of images in the training and validation folders, sorted."""
@@ -326,7 +355,7 @@ class Catalog:
 
     def _usable(self, *columns: Any) -> Select[Any]:
         query = select(items.c.row, *columns).join_from(items, images, images.c.id == items.c.image)
-        good = and_(items.c.live, images.c.problem == "", images.c.missed < MISSING_AFTER_SCANS)
+        good = and_(items.c.live, images.c.problem == "", is_present)
         return query.where(good, images.c.root.in_(self._roots))
 
     @contextmanager
@@ -335,22 +364,8 @@ class Catalog:
             yield connection
 
 
-def _image_values(root: str, f: Found, scan: int) -> dict[str, Any]:
-    return {
-        "root": root,
-        "path": f.path,
-        "size": f.size,
-        "mtime_ns": f.mtime_ns,
-        "class_name": f.class_name,
-        "listed": f.listed,
-        "key_hash": key_hash(f.path),
-        "seen": scan,
-    }
-
-
-def _is_altered(image: Any, f: Found) -> bool:
-    """Return whether an image changed, or could not be had when it was last tried and is tried again."""
-    return (image.size, image.mtime_ns) != (f.size, f.mtime_ns) or image.problem in TRANSIENT_PROBLEMS
+def _change_pool(connection: Connection) -> None:
+    _note(connection, "pool_version", _read(connection, "pool_version", 0) + 1)
 
 
 def _note(connection: Connection, key: str, value: Any) -> None:
@@ -363,8 +378,3 @@ def _note(connection: Connection, key: str, value: Any) -> None:
 def _read(connection: Connection, key: str, default: Any) -> Any:
     value = connection.scalar(select(meta.c.value).where(meta.c.key == key))
     return default if value is None else json.loads(value)
-
-
-def _parts(values: Sequence[Any]) -> Iterator[Any]:
-    for start in range(0, len(values), _BATCH):
-        yield values[start : start + _BATCH]

@@ -1,18 +1,21 @@
-"""Folders → images: an incremental walk that opens no image and follows no link."""
+"""Folders → images: an incremental walk that follows no link, and opens an image only to tell a new time from a new content."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
 import unicodedata
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.found import POOL, Found
+from camera_trap_al.errors import ImageUnreadableError
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
 VIDEO_EXTENSIONS = frozenset({".avi", ".mp4", ".asf", ".mov"})
@@ -22,38 +25,69 @@ KINDS = {
     "video": "videos (skipped; only photographs are used)",
     "not shown": "pictures that Timelapse cannot show (it loads only .jpg); they are not asked for, but are classified",
     "long path": "pictures whose path is too long for Timelapse; they are not asked for",
-    "unsafe name": "pictures whose name a spreadsheet could run as a formula; they are not asked for",
+    "unsafe name": "pictures whose name a spreadsheet could run as a formula, or with control characters (unsafe_name);"
+    " they are not asked for",
     "top": "pictures directly in this folder (skipped: put each into the folder of its class)",
     "link": "links and shortcuts (not followed)",
-    "no access": "files or folders that may not be read",
-    "name": "files whose name is not valid text (skipped: rename them)",
+    "no access": "files or folders that cannot be read now (images in them are kept, and looked for again)",
+    "name": "files whose name is not valid text (unsafe_name; skipped: rename them)",
     "other": "files that are no photographs (skipped)",
 }
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 SLICE_FILES = 10_000
 SLICE_S = 1.0
 
 
 @dataclass
 class Tally:
-    """What a walk saw beside images: counts by kind, and a few paths of each kind as examples."""
+    """What a walk saw beside images: counts by kind, and a few paths of each kind as examples.
+
+    `unlistable` holds the paths that could not be looked at, folders with a `/` at their end.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    unlistable: list[str] = field(default_factory=list)
 
     def add(self, kind: str, path: str) -> None:
         """Count one file or folder of a kind."""
         self.counts[kind] += 1
         if len(self.examples.setdefault(kind, [])) < 3:
-            self.examples[kind].append(path)
+            self.examples[kind].append(printable(path))
+
+    def add_unlistable(self, path: str) -> None:
+        """Count a file, or a folder ending in `/`, that could not be looked at."""
+        self.add("no access", path)
+        self.unlistable.append(path)
 
 
-def is_safe_name(path: str) -> bool:
-    """Return whether spreadsheets cannot take the path for a formula, and no control character is in it."""
-    starts = any(part[:1] in "=+-@" for part in path.split("/"))
-    return not (starts and any(c in path for c in "(|!")) and not any(unicodedata.category(c) == "Cc" for c in path)
+def printable(path: str) -> str:
+    """Return a path as text for people: what is not valid text, and control characters, are escaped."""
+    text = path.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(
+        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in UNPRINTABLE else c for c in text
+    )
 
 
-def walk(folder: Path, kind: str, *, tool: str, leave_out: Path | None, tally: Tally) -> Iterator[Found]:
+def is_safe_name(path: str, *, allow_formula: bool = False) -> bool:
+    """Return whether spreadsheets cannot take the path for a formula, and no line break or control character is in it.
+
+    `allow_formula` lifts the first.
+    """
+    starts = any(part[:1] in ("=", "+", "-", "@") for part in path.split("/"))
+    is_formula = starts and any(c in path for c in "(|!")
+    return (allow_formula or not is_formula) and not any(unicodedata.category(c) in UNPRINTABLE for c in path)
+
+
+def walk(
+    folder: Path,
+    kind: str,
+    *,
+    tool: str,
+    leave_out: Path | None,
+    tally: Tally,
+    allow_formula: bool = False,
+) -> Iterator[Found]:
     """Yield the images below a folder, in order of their path.
 
     Parameters
@@ -62,21 +96,23 @@ def walk(folder: Path, kind: str, *, tool: str, leave_out: Path | None, tally: T
     kind : "pool" (all levels), "train" or "validation" (the first level names the class)
     tool : as `labels.tool`
     leave_out : the work folder, which may lie below
+    allow_formula : as `selector.allow_formula_names`
     tally : takes the count of everything that is not yielded, and why
     """
-    for path, entry in _files(folder, "", leave_out, tally):
+    for path, entry in _files(folder, leave_out, tally):
         extension = Path(entry.name).suffix.lower()
         if extension in VIDEO_EXTENSIONS:
             tally.add("video", path)
         elif extension in IMAGE_EXTENSIONS:
-            found = _found(path, entry, kind, tool, folder, tally)
+            found = _found(path, entry, kind, tally)
             if found is not None:
-                yield found
+                listed = kind != POOL or _is_listed(path, tool, folder, tally, allow_formula=allow_formula)
+                yield replace(found, listed=listed)
         elif extension not in (".tdb", ".ddb", ".csv", ".json", ".txt", ".db", ".ini", ".md"):
             tally.add("other", path)
 
 
-def _found(path: str, entry: os.DirEntry[str], kind: str, tool: str, folder: Path, tally: Tally) -> Found | None:
+def _found(path: str, entry: os.DirEntry[str], kind: str, tally: Tally) -> Found | None:
     class_name = ""
     if kind != POOL:
         top, slash, _ = path.partition("/")
@@ -88,17 +124,18 @@ def _found(path: str, entry: os.DirEntry[str], kind: str, tool: str, folder: Pat
         path.encode("utf-8")
         facts = entry.stat(follow_symlinks=False)
     except UnicodeEncodeError:
-        tally.add("name", repr(path))
+        tally.add("name", path)
+        return None
+    except FileNotFoundError:
         return None
     except OSError:
-        tally.add("no access", path)
+        tally.add_unlistable(path)
         return None
-    listed = kind != POOL or _is_listed(path, tool, folder, tally)
-    return Found(path, facts.st_size, facts.st_mtime_ns, class_name, listed)
+    return Found(path, facts.st_size, facts.st_mtime_ns, class_name)
 
 
-def _is_listed(path: str, tool: str, folder: Path, tally: Tally) -> bool:
-    if not is_safe_name(path):
+def _is_listed(path: str, tool: str, folder: Path, tally: Tally, *, allow_formula: bool) -> bool:
+    if not is_safe_name(path, allow_formula=allow_formula):
         tally.add("unsafe name", path)
         return False
     if tool == "timelapse" and not path.lower().endswith(".jpg"):
@@ -110,29 +147,67 @@ def _is_listed(path: str, tool: str, folder: Path, tally: Tally) -> bool:
     return True
 
 
-def _files(folder: Path, prefix: str, leave_out: Path | None, tally: Tally) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    with os.scandir(folder) as listing:
-        entries = sorted(listing, key=lambda entry: entry.name)
-    for entry in entries:
-        path = f"{prefix}{entry.name}"
-        if entry.name.startswith(".") or entry.name.casefold() in ("thumbs.db", "desktop.ini"):
+def _files(folder: Path, leave_out: Path | None, tally: Tally) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield path and entry of each file that may be an image; a stack rather than recursion, since folders may be deep."""
+    ours = _identity(leave_out) if leave_out is not None else None
+    stack = [("", _entries(folder))]
+    while stack:
+        prefix, entries = stack[-1]
+        entry = next(entries, None)
+        if entry is None:
+            stack.pop()
             continue
-        if entry.is_symlink() or _is_junction(entry):
-            tally.add("link", path)
-        elif entry.is_dir(follow_symlinks=False):
-            if entry.name.casefold() not in SKIPPED_FOLDERS and Path(entry.path) != leave_out and not _is_hidden(entry):
-                yield from _below(Path(entry.path), f"{path}/", leave_out, tally)
-        elif entry.is_file(follow_symlinks=False):
+        path = f"{prefix}{entry.name}"
+        try:
+            kind = _kind_of(entry, ours)
+            if kind == "folder":
+                stack.append((f"{path}/", _entries(Path(entry.path))))
+        except OSError as error:
+            _answer_or_raise(folder, error)
+            is_gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+            if not is_gone or len(entry.path) > TIMELAPSE_MAX_PATH:
+                tally.add_unlistable(f"{path}/")
+            continue
+        if kind == "file":
             yield path, entry
-        else:
-            tally.add("other", path)
+        elif kind not in ("folder", "hidden"):
+            tally.add(kind, path)
 
 
-def _below(folder: Path, prefix: str, leave_out: Path | None, tally: Tally) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as listing:
+        return iter(sorted(listing, key=lambda entry: entry.name))
+
+
+def _kind_of(entry: os.DirEntry[str], ours: tuple[int, int] | None) -> str:
+    if entry.name.startswith(".") or entry.name.casefold() in ("thumbs.db", "desktop.ini"):
+        return "hidden"
+    if entry.is_symlink() or _is_junction(entry):
+        return "link"
+    if entry.is_dir(follow_symlinks=False):
+        skipped = entry.name.casefold() in SKIPPED_FOLDERS or _is_hidden(entry)
+        return "hidden" if skipped or (ours is not None and _identity(Path(entry.path)) == ours) else "folder"
+    return "file" if entry.is_file(follow_symlinks=False) else "other"
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from all others, whatever its path, or None where there is no folder."""
     try:
-        yield from _files(folder, prefix, leave_out, tally)
-    except PermissionError:
-        tally.add("no access", prefix)
+        facts = folder.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _answer_or_raise(root: Path, error: OSError) -> None:
+    """Raise the error of one folder if the root of all is away or empty, too."""
+    try:
+        with os.scandir(root) as listing:
+            if next(listing, None) is not None:
+                return
+    except OSError:
+        pass
+    raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(root)) from error
 
 
 def _is_junction(entry: os.DirEntry[str]) -> bool:
@@ -150,42 +225,100 @@ class Scan:
     Parameters
     ----------
     folders : kind → absolute folder
+    hash_file : returns the hash of a file's content, as shards have it; raises `OSError` or `ImageUnreadableError`
+    tool, leave_out, allow_formula : as for `walk`
     """
 
-    def __init__(self, catalog: Catalog, folders: dict[str, Path], *, tool: str, leave_out: Path | None) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        folders: Mapping[str, Path],
+        *,
+        hash_file: Callable[[Path], str],
+        tool: str,
+        leave_out: Path | None,
+        allow_formula: bool = False,
+    ) -> None:
         self.number = int(catalog.fact("scan", 0)) + 1
         self.tallies = {kind: Tally() for kind in folders}
+        self.unanswering: list[str] = []
         self.changed = 0
         self.n_seen = 0
         self._catalog = catalog
-        self._kinds = list(folders)
-        self._walk = (
-            (kind, found)
-            for kind, folder in folders.items()
-            for found in walk(folder, kind, tool=tool, leave_out=leave_out, tally=self.tallies[kind])
-        )
+        self._folders = dict(folders)
+        self._hash_file = hash_file
+        self._options: dict[str, Any] = {"tool": tool, "leave_out": leave_out, "allow_formula": allow_formula}
+        self._is_first = not catalog.fact("scanned", False)
+        self._unread: deque[tuple[str, Found]] = deque()
+        self._walk = self._walk_all()
 
     def run_slice(self) -> bool:
         """Take in up to 10,000 files or a second's worth; return whether the scan has ended.
 
         Raises `OSError` where a folder cannot be listed; the scan cannot go on then.
         """
-        started = time.monotonic()
-        batches: dict[str, list[Found]] = {kind: [] for kind in self._kinds}
-        n, ended = 0, True
-        for kind, found in self._walk:
-            batches[kind].append(found)
-            n += 1
-            if n >= SLICE_FILES or time.monotonic() - started > SLICE_S:
-                ended = False
-                break
+        deadline = time.monotonic() + SLICE_S
+        batches: dict[str, list[Found]] = {kind: [] for kind in self._folders}
+        ended = False
+        self._read_contents(batches, deadline)
+        if not self._unread:
+            ended = self._look(batches, deadline)
         for kind, batch in batches.items():
             if batch:
-                self.changed += self._catalog.add_found(kind, batch, self.number)
-        self.n_seen += n
-        return ended
+                taken = self._catalog.add_found(kind, batch, self.number)
+                self.changed += taken.n_changed
+                self._unread.extend((kind, found) for found in taken.unread)
+        for kind, tally in self.tallies.items():
+            if tally.unlistable:
+                self._catalog.keep_unseen(kind, tally.unlistable, self.number)
+                tally.unlistable = []
+        return ended and not self._unread
 
-    def finish(self) -> float:
-        """Count what was not seen; return the fraction of known images that were not."""
+    def finish(self, elapsed_s: float) -> dict[str, float]:
+        """Count what was not seen; return of each folder that is away which fraction of its images was not.
+
+        `elapsed_s` is the time since the scan before.
+        """
         facts = {kind: dict(tally.counts) for kind, tally in self.tallies.items()}
-        return self._catalog.end_scan(self.number, self._kinds, self.changed > 0, facts)
+        roots = list(self._folders)
+        return self._catalog.end_scan(self.number, roots, self.changed > 0, facts, elapsed_s=elapsed_s)
+
+    def _walk_all(self) -> Iterator[tuple[str, Found]]:
+        for kind, folder in self._folders.items():
+            tally = self.tallies[kind]
+            try:
+                for found in walk(folder, kind, tally=tally, **self._options):
+                    yield kind, found
+            except OSError:
+                # Pictures to train on may live on another disk than the pool, which is looked through all the same.
+                if kind == POOL or self._is_first:
+                    raise
+                self.unanswering.append(kind)
+                tally.unlistable.append("")
+
+    def _look(self, batches: dict[str, list[Found]], deadline: float) -> bool:
+        for n, (kind, found) in enumerate(self._walk, 1):
+            batches[kind].append(found)
+            self.n_seen += 1
+            if n >= SLICE_FILES or time.monotonic() > deadline:
+                return False
+        return True
+
+    def _read_contents(self, batches: dict[str, list[Found]], deadline: float) -> None:
+        """Read what must be read to say whether it changed, as far as the time goes."""
+        failed: dict[str, list[str]] = {}
+        while self._unread and time.monotonic() < deadline:
+            kind, found = self._unread[0]
+            try:
+                content = self._hash_file(Path(self._folders[kind], *found.path.split("/")))
+                batches[kind].append(replace(found, content=content))
+            except ImageUnreadableError:
+                pass  # a folder or device by now; the next scan sees what it is
+            except FileNotFoundError as error:
+                _answer_or_raise(self._folders[kind], error)
+            except OSError as error:
+                _answer_or_raise(self._folders[kind], error)
+                failed.setdefault(kind, []).append(found.path)
+            self._unread.popleft()
+        for kind, paths in failed.items():
+            self._catalog.note_failed_tries(kind, paths)

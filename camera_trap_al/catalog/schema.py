@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import BigInteger, Boolean, Column, Connection, Index, Integer, MetaData, String, Table, insert, select
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    insert,
+    select,
+    text,
+)
 from sqlalchemy import inspect as inspect_database
 
 metadata = MetaData()
 
 meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("value", String, nullable=False))
-"""Single facts as JSON: format, identity, mark, scanned, pool_version, scan."""
+"""Single facts as JSON: format, identity, mark, scanned, pool_version, scan, …."""
 
 images = Table(
     "images",
@@ -28,9 +42,20 @@ images = Table(
     Column("problem", String, nullable=False, default=""),
     Column("problem_text", String, nullable=False, default=""),
     Column("problem_since", String, nullable=False, default=""),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("hash", String, nullable=False, server_default=""),
+    Column("missing", Boolean, nullable=False, server_default="0"),
+    Column("away_s", Float, nullable=False, server_default="0"),
+    Column("altered_since", String, nullable=False, server_default=""),
     Index("images_by_path", "root", "path", unique=True),
 )
-"""Files of the three folders (`root`: train, validation, pool). `listed`: the labelling tool can show it."""
+"""Files of the three folders (`root`: train, validation, pool).
+
+`listed`: the labelling tool can show it. `seen`: the last scan that saw it. `missed` scans in a row did not, over `away_s`
+seconds; `missing`: it was given up until it is back. `problem`: why it cannot be read, tried `tries` times where that may
+pass. `hash`: of the content that was embedded or found damaged, "" before. `altered_since`: its content changed after it
+was labelled.
+"""
 
 items = Table(
     "items",
@@ -59,8 +84,25 @@ def _create(connection: Connection) -> None:
     metadata.create_all(connection)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create,)
-"""The n-th leads from format n to format n + 1; each runs in one transaction with the note of it."""
+def _add_content(connection: Connection) -> None:
+    """Format 2 tells contents apart, and skips that end by themselves are no longer kept."""
+    for column in (
+        "tries INTEGER NOT NULL DEFAULT 0",
+        "hash VARCHAR NOT NULL DEFAULT ''",
+        "missing BOOLEAN NOT NULL DEFAULT 0",
+        "away_s FLOAT NOT NULL DEFAULT 0",
+        "altered_since VARCHAR NOT NULL DEFAULT ''",
+    ):
+        connection.execute(text(f"ALTER TABLE images ADD COLUMN {column}"))
+    connection.execute(text("UPDATE images SET missing = 1 WHERE missed >= 3"))
+    connection.execute(text("DELETE FROM labels WHERE species IS NULL AND skip IN ('missing', 'unreadable')"))
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_content)
+"""The n-th leads from format n to format n + 1; each runs in one transaction with the note of it.
+
+The first makes the newest format at once.
+"""
 
 
 def migrate(connection: Connection) -> None:
@@ -73,7 +115,7 @@ def migrate(connection: Connection) -> None:
     version = int(found) if found else 0
     if version > len(MIGRATIONS):
         raise ValueError(f"catalogue format {version} is newer than this program")
-    for step in MIGRATIONS[version:]:
+    for step in MIGRATIONS[version:] if version else MIGRATIONS[:1]:
         step(connection)
     if version < len(MIGRATIONS):
         connection.execute(meta.delete().where(meta.c.key == "format"))

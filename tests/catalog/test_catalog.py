@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from scanning import scan
 
-from camera_trap_al.catalog.catalog import MISSING_AFTER_SCANS, Catalog
+from camera_trap_al.catalog import schema
+from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.found import POOL, TRAIN
-from camera_trap_al.catalog.scan import Scan, Tally, is_safe_name, walk
+from camera_trap_al.catalog.scan import Tally, is_safe_name, walk
+from camera_trap_al.catalog.sightings import MISSING_AFTER_SCANS
 from camera_trap_al.core.records import ImageKey
 
 
@@ -23,14 +28,6 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
     return Catalog.open(tmp_path / "catalog.sqlite")
-
-
-def scan(catalog: Catalog, folders: dict[str, Path]) -> Scan:
-    one = Scan(catalog, folders, tool="timelapse", leave_out=folders[POOL] / "mine")
-    while not one.run_slice():
-        pass
-    one.finish()
-    return one
 
 
 def test_a_scan_finds_images_at_all_levels_and_counts_the_rest(catalog: Catalog, folders: dict[str, Path]) -> None:
@@ -137,3 +134,52 @@ def test_links_are_not_followed_and_a_file_in_a_forbidden_folder_is_counted(tmp_
 )
 def test_names_that_a_spreadsheet_could_run_are_known(path: str, safe: bool) -> None:
     assert is_safe_name(path) is safe
+
+
+def test_a_catalogue_of_format_1_gets_its_new_columns_and_loses_skips_that_end_by_themselves(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    with closing(sqlite3.connect(path)) as old, old:
+        old.executescript(FORMAT_1)
+    catalog = Catalog.open(path)
+    assert [key.path for key in catalog.keys_of(catalog.askable()[0])] == ["1.jpg", "2.jpg"]
+    assert catalog.counts().missing == 1 and catalog.counts().skipped == 1
+    assert catalog.fact("format") == 2 and Catalog.open(path).fact("catalog_id") == "abc"
+
+
+def test_half_a_migration_never_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "old.sqlite"
+    with closing(sqlite3.connect(path)) as old, old:
+        old.executescript(FORMAT_1)
+
+    before = schema.MIGRATIONS
+    monkeypatch.setattr(schema, "MIGRATIONS", (before[0], lambda c: (before[1](c), pytest.fail("cut"))))
+    with pytest.raises(pytest.fail.Exception):
+        Catalog.open(path)
+    monkeypatch.setattr(schema, "MIGRATIONS", before)
+    assert Catalog.open(path).counts().unlabelled == 2
+
+
+def test_rollback_journals_not_write_ahead_logs_are_used(catalog: Catalog, tmp_path: Path) -> None:
+    catalog.note("x", 1)
+    with closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+FORMAT_1 = """
+CREATE TABLE meta (key VARCHAR NOT NULL, value VARCHAR NOT NULL, PRIMARY KEY (key));
+CREATE TABLE images (id INTEGER NOT NULL, root VARCHAR NOT NULL, path VARCHAR NOT NULL, size BIGINT NOT NULL,
+ mtime_ns BIGINT NOT NULL, class_name VARCHAR NOT NULL, listed BOOLEAN NOT NULL, key_hash BIGINT NOT NULL,
+ seen INTEGER NOT NULL, missed INTEGER NOT NULL, problem VARCHAR NOT NULL, problem_text VARCHAR NOT NULL,
+ problem_since VARCHAR NOT NULL, PRIMARY KEY (id));
+CREATE UNIQUE INDEX images_by_path ON images (root, path);
+CREATE TABLE items ("row" INTEGER NOT NULL, image INTEGER NOT NULL, live BOOLEAN NOT NULL, PRIMARY KEY ("row"));
+CREATE INDEX ix_items_image ON items (image);
+CREATE TABLE labels (path VARCHAR NOT NULL, species VARCHAR, skip VARCHAR, seq INTEGER NOT NULL, PRIMARY KEY (path));
+CREATE TABLE absorbed (shard VARCHAR NOT NULL, PRIMARY KEY (shard));
+INSERT INTO meta VALUES ('format', '1'), ('catalog_id', '"abc"'), ('scanned', 'true'), ('scan', '4');
+INSERT INTO images VALUES (1, 'pool', '1.jpg', 1, 1, '', 1, 11, 4, 0, '', '', ''),
+ (2, 'pool', '2.jpg', 1, 1, '', 1, 12, 4, 0, '', '', ''), (3, 'pool', '3.jpg', 1, 1, '', 1, 13, 1, 3, '', '', ''),
+ (4, 'pool', '4.jpg', 1, 1, '', 1, 14, 4, 0, '', '', '');
+INSERT INTO items VALUES (1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 4, 1);
+INSERT INTO labels VALUES ('2.jpg', NULL, 'missing', 3), ('4.jpg', NULL, 'cannot_tell', 3);
+"""
