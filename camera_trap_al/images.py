@@ -1,23 +1,31 @@
 """Item → upright 8-bit RGB array: guarded open, limits from the header, scaled decode, crop, resize.
 
-Which files are images, and what becomes of one that cannot be read, is decided elsewhere.
+Which files are images, and what becomes of one that cannot be read, is decided elsewhere; `engine.py` does this work in
+processes of its own. numpy is imported where it is used: such a process starts in a third of the time without it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
+import math
 import os
 import stat
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from camera_trap_al.core.records import Box
 from camera_trap_al.errors import ImageUnreadableError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 IMAGE_PX = 256
+HASH_BYTES, HASH_PART_BYTES = 16, 1 << 20
 # EPS starts Ghostscript; FITS, PDF and others had decompression bombs (docs/reliability.md 4).
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 OTHER_FORMATS = {
@@ -31,8 +39,12 @@ OTHER_FORMATS = {
     b"\x00\x00\x01\x00": "ICO",
     b"qoif": "QOI",
 }
+PNG_START = b"\x89PNG\r\n\x1a\n"
 IMAGE_STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 ISO_MEDIA_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF"}
+# How Pillow names its limits on text and colour profiles in PNG files: 1 MB each, 64 MB in all.
+TEXT_LIMIT = "MAX_TEXT_"
+ROWS_AT_ONCE = 256
 # A scaled decode keeps at least this many pixels for each one that is wanted, so that the resize still averages.
 OVERSAMPLING = 2
 EXIF_ORIENTATION, EXIF_IFD, EXIF_TIME_ORIGINAL, EXIF_TIME = 0x0112, 0x8769, 0x9003, 0x0132
@@ -49,15 +61,18 @@ UPRIGHT = {
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """What is refused before anything is decoded.
+    """What is refused.
 
-    `max_pixels` (width × height) and `max_side` (pixels) are compared with the header; Pillow's own limit of 179
-    million pixels holds besides. `max_bytes` is the size of the file.
+    `max_pixels` (width × height) and `max_side` (pixels) are compared with the header, before anything is decoded;
+    `max_bytes` is the size of the file. `decode_s` holds where images are decoded by `engine.py`. With
+    `allow_truncated` an image that is cut short or damaged gives what could be decoded of it.
     """
 
     max_pixels: int = 100_000_000
     max_side: int = 20_000
     max_bytes: int = 500_000_000
+    allow_truncated: bool = False
+    decode_s: float = 20.0
 
 
 DEFAULT_LIMITS = DecodeLimits()
@@ -90,18 +105,51 @@ def read_image(
         The file itself could not be read (FileNotFoundError, PermissionError, EIO, …); the caller knows whether a
         file or a whole disk is away.
     """
+    import numpy as np
+
     path = Path(path)
-    data = _read_bytes(path, limits)
-    image = _open(path, data)
-    _check_size(path, image, limits)
+    image, _ = decode(read_file(path, limits), path.name, px=px, box=box, limits=limits)
+    return np.array(image)
+
+
+def decode(
+    data: bytes, name: str, *, px: int = IMAGE_PX, box: Box | None = None, limits: DecodeLimits = DEFAULT_LIMITS
+) -> tuple[Image.Image, str]:
+    """Decode the content of an image file as `read_image` does; return the RGB image, px × px, and its format.
+
+    `name` stands in the texts of `ImageUnreadableError`.
+    """
+    # Settings of the whole library. One process has one configuration.
+    ImageFile.LOAD_TRUNCATED_IMAGES = limits.allow_truncated
+    Image.MAX_IMAGE_PIXELS = max(limits.max_pixels, 1)
+    image = _open(name, data)
+    _check_size(name, image, limits)
     try:
         _use_scaled_decode(image, px, box)
         image.load()
-        image = _upright(image)
-        return np.array(_to_rgb(image).resize((px, px), Image.Resampling.BILINEAR, box=_crop_of(image, box)))
+        upright = _upright(image)
+        crop = _crop_of(upright, box)
+        return _to_rgb(upright).resize((px, px), Image.Resampling.BILINEAR, box=crop), image.format or ""
     # Decoders of foreign bytes raise whatever they meet (struct.error, IndexError, SyntaxError, MemoryError, …).
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(name, error) from error
+
+
+def content_hash(data: bytes) -> str:
+    """Return what tells one file content from another: BLAKE2b of 16 bytes, as 32 hexadecimal digits."""
+    return hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()
+
+
+def hash_file(path: Path | str) -> str:
+    """Return the `content_hash` of a file, read in parts.
+
+    Raises `OSError`, and `ImageUnreadableError` (`not_an_image`) for a folder or device.
+    """
+    digest = hashlib.blake2b(digest_size=HASH_BYTES)
+    with _open_file(Path(path)) as file:
+        while part := file.read(HASH_PART_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def capture_time(path: Path | str) -> str | None:
@@ -120,17 +168,15 @@ def capture_time(path: Path | str) -> str | None:
     return text or None
 
 
-def _read_bytes(path: Path, limits: DecodeLimits) -> bytes:
-    # A named pipe would block the open for ever without O_NONBLOCK.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    if path.is_dir():
-        raise _not_a_file(path)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode):
-            raise _not_a_file(path)
-        if facts.st_size > limits.max_bytes:
-            text = f"{path.name} is {facts.st_size / 1e6:.0f} MB large; the limit is {limits.max_bytes / 1e6:.0f} MB."
+def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
+    """Return the content of a regular file.
+
+    Raises `OSError`, and `ImageUnreadableError` for one that is empty, too large, or no file.
+    """
+    with _open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limits.max_bytes:
+            text = f"{path.name} is {size / 1e6:.0f} MB large; the limit is {limits.max_bytes / 1e6:.0f} MB."
             raise ImageUnreadableError(text, code="too_large")
         data = file.read(limits.max_bytes)
     if not data:
@@ -138,42 +184,72 @@ def _read_bytes(path: Path, limits: DecodeLimits) -> bytes:
     return data
 
 
+def _open_file(path: Path) -> BinaryIO:
+    # Asked before opening, since a socket or a device may answer an open in its own way.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise _not_a_file(path)
+    # A named pipe would block the open for ever without O_NONBLOCK.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise _not_a_file(path)
+    return file
+
+
 def _not_a_file(path: Path) -> ImageUnreadableError:
     return ImageUnreadableError(f"{path.name} is a folder or a device, not an image file.", code="not_an_image")
 
 
-def _open(path: Path, data: bytes) -> Image.Image:
+def _open(name: str, data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise _unidentified(path, data) from error
+        repaired = _without_damaged_remarks(data)
+        if len(repaired) < len(data):
+            return _open(name, repaired)
+        raise _unidentified(name, data) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageUnreadableError(f"{path.name} has too many pixels ({error}).", code="too_large") from error
+        raise ImageUnreadableError(f"{name} has too many pixels ({error}).", code="too_large") from error
     # As in `read_image`: headers are foreign bytes, too.
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(name, error) from error
 
 
-def _unidentified(path: Path, data: bytes) -> ImageUnreadableError:
+def _without_damaged_remarks(data: bytes) -> bytes:
+    """Return a PNG without those chunks that no pixel needs and whose checksum is wrong; other data as they are."""
+    kept, at = [data[: len(PNG_START)]], len(PNG_START)
+    while data.startswith(PNG_START) and at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        is_remark = bool(data[at + 4] & 0x20)
+        is_whole = zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+        if is_whole or not is_remark:
+            kept.append(data[at:end])
+        at = end
+    return b"".join([*kept, data[at:]])
+
+
+def _unidentified(name: str, data: bytes) -> ImageUnreadableError:
     head = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
-    other = next((name for magic, name in OTHER_FORMATS.items() if head.startswith(magic)), None)
+    other = next((kind for magic, kind in OTHER_FORMATS.items() if head.startswith(magic)), None)
     if head[4:8] == b"ftyp":
         other = ISO_MEDIA_BRANDS.get(head[8:12], "video")
     if head[:4] == b"RIFF" and head[8:12] != b"WEBP":
         other = "sound" if head[8:12] == b"WAVE" else "video"
     if other:
-        text = f"{path.name} is in the format {other}, which is not read; save it as JPEG."
+        text = f"{name} is in the format {other}, which is not read; save it as JPEG."
         return ImageUnreadableError(text, code="format_not_allowed")
     if head.startswith(IMAGE_STARTS):
-        return ImageUnreadableError(f"{path.name} starts like an image, but its header is damaged.", code="unreadable")
-    return ImageUnreadableError(f"{path.name} is not an image that can be read.", code="not_an_image")
+        text = f"{name} starts like an image, but its header is damaged or of a kind that is not read."
+        return ImageUnreadableError(text, code="unreadable")
+    return ImageUnreadableError(f"{name} is not an image that can be read.", code="not_an_image")
 
 
-def _check_size(path: Path, image: Image.Image, limits: DecodeLimits) -> None:
+def _check_size(name: str, image: Image.Image, limits: DecodeLimits) -> None:
     width, height = image.size
     if width * height > limits.max_pixels or max(width, height) > limits.max_side:
         text = (
-            f"{path.name} has {width} × {height} pixels; the limits are {limits.max_pixels / 1e6:.0f} megapixels"
+            f"{name} has {width} × {height} pixels; the limits are {limits.max_pixels / 1e6:.0f} megapixels"
             f" and {limits.max_side} pixels a side."
         )
         raise ImageUnreadableError(text, code="too_large")
@@ -182,7 +258,7 @@ def _check_size(path: Path, image: Image.Image, limits: DecodeLimits) -> None:
 def _use_scaled_decode(image: Image.Image, px: int, box: Box | None) -> None:
     """Let libjpeg skip detail that the resize would average away; other formats decode whole."""
     smallest = min(box.width, box.height) if box else 1.0
-    wanted = int(np.ceil(OVERSAMPLING * px / max(smallest, 1e-3)))
+    wanted = math.ceil(OVERSAMPLING * px / max(smallest, 1e-3))
     image.draft(image.mode, (wanted, wanted))
 
 
@@ -196,22 +272,28 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
+        return _eight_bits(image).convert("RGB")
     if image.mode in ("RGBa", "La"):
         image = image.convert({"RGBa": "RGBA", "La": "LA"}[image.mode])
     return image.convert("RGB")
 
 
-def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
-    """Map grey values of 16 bits, of 32 bits or of floats (in [0, 1] or [0, 255]) to uint8."""
-    values = np.nan_to_num(values.astype(np.float64))
-    top = values.max(initial=0.0)
-    if mode.startswith("I;16") or (mode == "I" and top > 255):
-        values = values / 257.0
-    elif mode == "F" and top <= 1:
-        values = values * 255.0
-    return values.clip(0, 255).round().astype(np.uint8)
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Map grey values of 16 bits, of 32 bits or of floats (in [0, 1] or [0, 255]) to 8 bits, a few rows at a time."""
+    import numpy as np
+
+    values = np.asarray(image)
+    blocks = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(values), ROWS_AT_ONCE)]
+    top = max(float(np.nan_to_num(values[rows]).max()) for rows in blocks)
+    is_deep = image.mode.startswith("I;16") or (image.mode == "I" and top > 255)
+    factor = 1 / 257 if is_deep else 255.0 if image.mode == "F" and top <= 1 else 1.0
+    grey = np.empty(values.shape, np.uint8)
+    for rows in blocks:
+        grey[rows] = (np.nan_to_num(values[rows].astype(np.float64)) * factor).clip(0, 255).round()
+    return Image.fromarray(grey)
 
 
 def _crop_of(image: Image.Image, box: Box | None) -> tuple[float, float, float, float]:
@@ -230,9 +312,12 @@ def _span(start: float, length: float, size: int) -> tuple[float, float]:
     return low, high
 
 
-def _unreadable(path: Path, error: Exception) -> ImageUnreadableError:
-    is_cut = "truncated" in str(error).lower() or "unexpected end" in str(error).lower()
-    if is_cut:
-        text = f"{path.name} is cut short ({error}); copy it again from the camera's card."
+def _unreadable(name: str, error: Exception) -> ImageUnreadableError:
+    said = str(error)
+    if isinstance(error, MemoryError | Image.DecompressionBombError) or TEXT_LIMIT in said:
+        text = f"{name} needs more memory than one image may have ({said or 'out of memory'}); save it anew as JPEG."
+        return ImageUnreadableError(text, code="too_large")
+    if "truncated" in said.lower() or "unexpected end" in said.lower():
+        text = f"{name} is cut short ({error}); copy it again from the camera's card."
         return ImageUnreadableError(text, code="truncated")
-    return ImageUnreadableError(f"{path.name} cannot be decoded ({type(error).__name__}: {error}).", code="unreadable")
+    return ImageUnreadableError(f"{name} cannot be decoded ({type(error).__name__}: {error}).", code="unreadable")

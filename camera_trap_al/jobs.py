@@ -21,8 +21,10 @@ from camera_trap_al.core.seeds import seed_from
 from camera_trap_al.errors import ModelError
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.classifier import fit_classifier
-from camera_trap_al.learn.settings import ModelSettings, Progress, Tick, TrainSettings
+from camera_trap_al.learn.settings import SAVED, ModelSettings, Progress, Tick, TrainSettings
+from camera_trap_al.reading import ImageReader
 from camera_trap_al.registry import Registry
+from camera_trap_al.space import require_space, require_space_for_next
 from camera_trap_al.store import atomic, embeddings, generations
 from camera_trap_al.store.embeddings import RowArray, Vectors
 from camera_trap_al.work import image_folders
@@ -43,6 +45,7 @@ class Job:
     def __init__(self, folder: WorkFolder, config: Config, name: str, catalog: Catalog, tick: Tick) -> None:
         self.folder, self.config, self.name, self.catalog, self.tick = folder, config, name, catalog, tick
         self.folders = {kind: str(path) for kind, path in image_folders(config).items()}
+        self.read = ImageReader(config, self.folders, catalog.fact("top", []))
 
     @property
     def catalog_id(self) -> str:
@@ -67,8 +70,12 @@ class Job:
         return seed_from(self.identity, "model", number)
 
 
-def run_job(folder: WorkFolder, config: Config, name: str, tick: Tick) -> None:
+def run_job(
+    folder: WorkFolder, config: Config, name: str, tick: Tick, begin: Callable[[int, int], None] = lambda n, seed: None
+) -> None:
     """Do one job. What it commits: docs/architecture.md, table of jobs.
+
+    Calls `begin` with the generation that is worked on and its seed before anything is done.
 
     Raises
     ------
@@ -79,9 +86,27 @@ def run_job(folder: WorkFolder, config: Config, name: str, tick: Tick) -> None:
     """
     catalog = Catalog.open(folder.catalog, roots=list(image_folders(config)), read_only=True)
     try:
-        jobs[name](Job(folder, config, name, catalog, tick))
+        job = Job(folder, config, name, catalog, tick)
+        number = _target(job)
+        begin(number, job.seed(number))
+        jobs[name](job)
     finally:
         catalog.close()
+
+
+def _target(job: Job) -> int:
+    """Return the number of the generation that a job works on."""
+    if job.name == "EMBED":
+        current = job.learner()
+        return current.number if current else 0
+    if job.name == "EMBED_NEXT":
+        newest = embeddings.candidate(job.folder.embedding, job.folder.models, job.catalog_id)
+        return newest.number if newest else 0
+    return _next_model(job)
+
+
+def _next_model(job: Job) -> int:
+    return max(generations.next_number(job.folder.models), generations.next_number(job.folder.embedding))
 
 
 def model_settings(config: Config) -> ModelSettings:
@@ -124,6 +149,7 @@ def train_first(job: Job) -> None:
         pretrained=job.config.embedding.pretrained,
         weights=weights_file(job.config),
         seed=job.seed(number),
+        read=job.read,
         tick=job.tick,
     )
     settings = train_settings(job.config.train, job.config.loader) if trained else None
@@ -167,7 +193,8 @@ def is_trainable(species: Sequence[str], min_labels: int) -> bool:
 
 def _draft_folder(job: Job, *, parent: int, trained: bool) -> tuple[int, Path]:
     """Return the number and hidden folder of the next model; a draft of the same job goes on, any other is discarded."""
-    number = max(generations.next_number(job.folder.models), generations.next_number(job.folder.embedding))
+    number = _next_model(job)
+    require_space_for_next(job.folder.models, job.config.daemon.min_free_mb)
     for leftover in job.folder.models.glob(".gen-*"):
         if leftover != generations.hidden_folder_of(job.folder.models, number):
             atomic.discard_folder(leftover)
@@ -206,6 +233,7 @@ def _finish(
     rows: RowArray,
     species: list[str],
 ) -> None:
+    from camera_trap_al.learn.data import PixelMemory
     from camera_trap_al.learn.making import finish_model
     from camera_trap_al.learn.model_folder import read_facts
     from camera_trap_al.learn.training import train
@@ -216,8 +244,8 @@ def _finish(
         names = list(read_facts(draft).classes)
         usable = [i for i, name in enumerate(species) if name in names]
         labels = np.array([names.index(species[i]) for i in usable], dtype=np.int64)
-        train(draft, settings, [items[i] for i in usable], labels, tick=job.tick)
-    finish_model(draft, _reference_items(job, rows), tick=job.tick)
+        train(draft, settings, [items[i] for i in usable], labels, read=PixelMemory(job.read), tick=job.tick)
+    finish_model(draft, _reference_items(job, rows), read=job.read, tick=job.tick)
     generations.commit(
         job.folder.models,
         number,
@@ -254,6 +282,7 @@ def embed_next(job: Job) -> None:
     current = job.learner()
     folder = generations.folder_of(job.folder.embedding, newest.number)
     rows = _needed_rows(job, None if current is None else Vectors(current.folder, job.mark(current.number)))
+    require_space_for_next(job.folder.embedding, job.config.daemon.min_free_mb)
     log.info("Extracting embedding...")
     _embed(job, newest, folder, rows)
     log.info("Finished extracting embedding")
@@ -314,13 +343,16 @@ def _embed(job: Job, model: generations.Generation, folder: Path, rows: RowArray
     total = len(missing)
     for start in range(0, total, embeddings.SHARD_ROWS):
         part = missing[start : start + embeddings.SHARD_ROWS]
+        require_space(folder, job.config.daemon.min_free_mb)
 
         def tick(progress: Progress, start: int = start) -> None:
             job.tick(Progress(progress.phase, start + progress.done, total))
 
         items = job.catalog.items(part, job.folders)
-        vectors, problems = embed_items(embedder, items, tick=tick)
-        embeddings.write_shard(folder, part, vectors, problems, mark)
+        job.read.take_hashes()
+        vectors, problems = embed_items(embedder, items, read=job.read, tick=tick)
+        embeddings.write_shard(folder, part, vectors, problems, mark, hashes=job.read.take_hashes())
+        job.tick(Progress(SAVED, start + len(part), total))
 
 
 def _verdict(job: Job, current: generations.Generation | None, candidate: Vectors) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from camera_trap_al import results, rounds, taking, upkeep
+from camera_trap_al import results, rounds, taking, upkeep, wishes
+from camera_trap_al.circles import JOB_REPEATS, STEP_REPEATS, Circles
 from camera_trap_al.core.steps import TRUTH_STEPS, Facts, Step, next_step
-from camera_trap_al.errors import DurableWriteError, JournalDamagedError, StopRequested
+from camera_trap_al.errors import CameraTrapAlError, DurableWriteError, JournalDamagedError, StopRequested, in_words
 from camera_trap_al.facts import read_facts
 from camera_trap_al.work import Work
 from camera_trap_al.worker import Worker
@@ -34,6 +35,7 @@ STEPS: Mapping[str, Callable[[Work, Facts, str], None]] = {
     "ABSORBING": lambda work, facts, subject: upkeep.absorb(work),
     "ANSWERING": lambda work, facts, subject: taking.answer(work, subject),
     "TAKING_LABELS": lambda work, facts, subject: taking.take_labels(work, subject),
+    "GRANTING": lambda work, facts, subject: wishes.grant(work, subject),
     "SKIPPING": lambda work, facts, subject: rounds.skip_unusable(work),
     "PUBLISHING": lambda work, facts, subject: rounds.publish(work),
     "FITTING": lambda work, facts, subject: results.fit(work, facts),
@@ -107,7 +109,8 @@ class Loop:
         self.rests = Rests()
         self.last_problem: dict[str, str] = {}
         self._online = True
-        self.stop = stop or threading.Event()
+        self._circles, self._begun_on = Circles(), Facts()
+        self.stop = work.stop = stop or threading.Event()
         self.wake = wake or threading.Event()
         self.on_turn = on_turn
         self._max_rounds = max_rounds
@@ -151,18 +154,18 @@ class Loop:
 
     def look(self) -> tuple[Facts, Step]:
         """Return the facts as of now and the step that is next."""
-        resting = self.rests.now()
         for job, text in self.worker.ended():
             self._note_job_end(job, text)
-            resting = self.rests.now()
+        resting = self.rests.now() | self.worker.dead_jobs()
         facts = read_facts(
             self.work, worker_runs=self.worker.is_running(), rounds_left=self.rounds_left(), resting=resting
         )
+        self.worker.give_way_to(facts.job)
         if facts.online != self._online:
             said = "answer again" if facts.online else "do not answer; is the disk or share connected?"
             log.warning("images: the images in %s %s", self.work.pool_root(), said)
         self._online = facts.online
-        there = {*facts.untaken, *facts.unanswered, *facts.unsettled}
+        there = {*facts.untaken, *facts.unanswered, *facts.unsettled, *facts.wishes}
         for name in [n for n in self.rests.failures if n.partition(":")[0] in PER_FILE]:
             if name.partition(":")[2] not in there:
                 self._forget(name)
@@ -175,7 +178,10 @@ class Loop:
             return
         name = _rest_name(step)
         try:
+            if step.name == "CATALOGUING":
+                self.work.require_space()
             if step.name == "PREPARING":
+                self._begun_on = replace(facts, worker=False)
                 self.worker.start(step.subject, self.stop)
             else:
                 STEPS[step.name](self.work, facts, step.subject)
@@ -188,8 +194,18 @@ class Loop:
             self._rest(name, error)
         else:
             # A job that was only started has not succeeded yet.
-            if not (step.name == "PREPARING" and self.worker.is_running()):
-                self._forget(name)
+            if step.name != "PREPARING":
+                self._note_success(name, facts, STEP_REPEATS)
+            elif not self.worker.is_running():
+                self._note_success(name, self._begun_on, JOB_REPEATS)
+
+    def _note_success(self, name: str, facts: Facts, most: int) -> None:
+        self._forget(name)
+        scan = self.work.scan
+        if self._circles.goes_in(name, (facts, self.work.scan_ended_s, scan.n_seen if scan else 0), most):
+            text = f"This was done {most} times and nothing changed, which is a fault of the program: please report it."
+            self._rest(name, CameraTrapAlError(text))
+            self.rests.until[name] = time.monotonic() + LONGEST_REST_S
 
     def _forget(self, name: str) -> None:
         self.rests.end(name)
@@ -197,7 +213,7 @@ class Loop:
 
     def _rest(self, name: str, error: Exception) -> None:
         self.rests.start(name, per_file=name.partition(":")[0] in PER_FILE)
-        text = str(error) or type(error).__name__
+        text = in_words(error)
         if self.last_problem.get(name) != text:
             log.warning("%s: %s (tried again later)", name.lower(), text)
             log.debug("%s failed", name, exc_info=error)
@@ -210,10 +226,10 @@ class Loop:
                 log.warning("%s: %s (tried again later)", job.lower(), text)
             self.last_problem[job] = text
         else:
-            self._forget(job)
+            self._note_success(job, self._begun_on, JOB_REPEATS)
 
     def _wait(self, facts: Facts) -> None:
-        for_files = self.work.inbox.settle_s if facts.unsettled else self.work.config.daemon.poll_s
+        for_files = self.work.inbox.settle_s if facts.unsettled else self.work.poll_s
         for_worker = 0.5 if facts.worker else LONGEST_WAIT_S
         self.wake.wait(max(0.02, min(for_files, for_worker, self.rests.first_end_s(), LONGEST_WAIT_S)))
         self.wake.clear()
@@ -225,7 +241,7 @@ def is_waiting(facts: Facts, step: Step) -> bool:
     From the second round on the first learner is waited for too, so that a program that is started anew for each round
     learns something.
     """
-    shown = facts.placed == (facts.open or "finished") and (facts.open <= 1 or facts.learner > 0)
+    shown = facts.shown == (facts.open or "finished") and (facts.open <= 1 or facts.learner > 0)
     later = ("PREPARING", "EVALUATING", "EXPORTING", "REPORTING", "WAITING")
     return shown and not facts.unsettled and (step.name in later or step.name == "CATALOGUING" and facts.scanned)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +14,17 @@ import numpy.typing as npt
 from camera_trap_al.catalog.found import POOL
 from camera_trap_al.core.records import Prediction
 from camera_trap_al.core.steps import Facts
+from camera_trap_al.engine import shared
 from camera_trap_al.errors import ImagesOfflineError, ImageUnreadableError
-from camera_trap_al.images import read_image
-from camera_trap_al.labels.timelapse import FINISHED, write_request, write_selector
+from camera_trap_al.labels.timelapse import FINISHED
 from camera_trap_al.learn.classifier import Classifier, load_classifier
+from camera_trap_al.reading import decode_limits
 from camera_trap_al.store import generations
 from camera_trap_al.store.embeddings import Vectors
 from camera_trap_al.strategies import PoolBlock, strategies
 from camera_trap_al.work import Work, image_folders, is_online
 
+LOOK_S = 5.0
 log = logging.getLogger(__name__)
 
 
@@ -35,21 +38,21 @@ def skip_unusable(work: Work) -> None:
 def publish(work: Work) -> None:
     """Show the open request: the selector, then `label_request.json`, which is the commit."""
     request = work.history.requests[-1]
-    folder = work.folder
-    write_selector(folder.selector, work.catalog.pool_keys(listed_only=True), request.keys)
-    write_request(folder.request, folder.selector, round_=request.round, keys=request.keys)
-    log.info("request: round %d asks for %d images; import %s", request.round, len(request.keys), folder.selector)
+    work.selector.show(lambda: work.catalog.pool_keys(listed_only=True), request.keys, request.round)
+    log.info("request: round %d asks for %d images; import %s", request.round, len(request.keys), work.folder.selector)
 
 
 def finish(work: Work, facts: Facts) -> None:
     """Show that nothing is asked for, and why. Commits: `label_request.json`."""
     budget_spent = facts.budget <= 0
     why = f"The budget of {work.config.query.budget} images is spent." if budget_spent else "No image is left to label."
-    hidden = work.catalog.counts().not_listed
+    counts = work.catalog.counts()
+    if not counts.pool and not budget_spent:
+        why = f"Waiting for images: there are none in {work.pool_root()} yet."
+    hidden = counts.not_listed
     if hidden and not budget_spent:
         why += f" {hidden} images cannot be shown by Timelapse; labels.tool = any asks for them too."
-    write_selector(work.folder.selector, work.catalog.pool_keys(listed_only=True), ())
-    write_request(work.folder.request, work.folder.selector, round_=FINISHED, keys=(), why=why)
+    work.selector.show(lambda: work.catalog.pool_keys(listed_only=True), (), FINISHED, why)
     log.info("finished: %s New images and labels are still taken in.", why)
 
 
@@ -84,7 +87,8 @@ def query(work: Work, facts: Facts) -> None:
     """Pick the next request. Commits: a journal line.
 
     Picked uniformly before the first checkpoint; before the first learner each pick is decoded, so that a round never
-    asks for a broken file.
+    asks for a broken file. Where broken files take long, the step ends without a request and is due again, so that labels
+    are taken in meanwhile.
     """
     seed = work.seed("request", work.journal.end)
     n = int(min(work.config.query.batch, facts.budget))
@@ -92,6 +96,8 @@ def query(work: Work, facts: Facts) -> None:
     pool = _pool(work, checkpoint)
     name = work.config.query.strategy if checkpoint else "uniform"
     rows = strategies[name].query(pool, n, seed) if facts.learner else _readable(work, pool, n, seed)
+    if rows is None:
+        return
     if len(rows) == 0:
         raise ImagesOfflineError("None of the images that are left can be read now.")
     keys = work.catalog.keys_of(rows)
@@ -134,7 +140,9 @@ def _predict(pool: WorkPool, rows: npt.NDArray[np.int64]) -> list[Prediction]:
     ]
 
 
-def _readable(work: Work, pool: WorkPool, n: int, seed: int) -> npt.NDArray[np.int64]:
+def _readable(work: Work, pool: WorkPool, n: int, seed: int) -> npt.NDArray[np.int64] | None:
+    """Return n rows that can be read, fewer if there are no more, None if other steps should have a turn first."""
+    decoders, started = shared(decode_limits(work.config)), time.monotonic()
     folders = {kind: str(path) for kind, path in image_folders(work.config).items()}
     drawn = strategies["uniform"].query(pool, len(pool.rows), seed)
     good: list[int] = []
@@ -143,10 +151,12 @@ def _readable(work: Work, pool: WorkPool, n: int, seed: int) -> npt.NDArray[np.i
             break
         (item,) = work.catalog.items([int(row)], folders)
         try:
-            read_image(item.path)
+            decoders.read(item.path, stop=work.stop)
             good.append(int(row))
         except ImageUnreadableError as error:
-            work.catalog.quarantine(int(row), error.code, str(error))
+            work.catalog.quarantine(int(row), error.code, str(error), error.content)
+            if time.monotonic() - started > LOOK_S:
+                return None
         except OSError as error:
             if not is_online(Path(folders[POOL]), work.catalog.fact("top", [])):
                 raise ImagesOfflineError(f"The folder {folders[POOL]} does not answer.") from error

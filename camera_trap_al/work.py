@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -13,17 +14,30 @@ from typing import Any, TypeVar
 
 from sqlalchemy.exc import DatabaseError, OperationalError
 
+from camera_trap_al import private
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.catalog.scan import Scan
-from camera_trap_al.config import Config, read_config
+from camera_trap_al.config import Config, DaemonConfig
+from camera_trap_al.config_file import read_config
 from camera_trap_al.core.history import History
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.seeds import seed_from
-from camera_trap_al.errors import DurableWriteError, JournalDamagedError, LockedError, UsageError, WorkFolderError
+from camera_trap_al.errors import (
+    DurableWriteError,
+    JournalDamagedError,
+    LockedError,
+    NewerVersionError,
+    StopRequested,
+    UsageError,
+    WorkFolderError,
+)
 from camera_trap_al.labels.inbox import Inbox
+from camera_trap_al.labels.timelapse import Selector
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.lock import is_held
+from camera_trap_al.places import patience
+from camera_trap_al.space import require_space
 from camera_trap_al.store import atomic, embeddings, generations
 from camera_trap_al.store.journal import LabelJournal, Line, read_journal
 from camera_trap_al.version import program_version
@@ -80,26 +94,31 @@ class Work:
     history: History
     catalog: Catalog
     inbox: Inbox
+    selector: Selector
     unprojected: list[ImageKey] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
     scan: Scan | None = None
     scan_wished: bool = False
+    poll_s: float = DaemonConfig.poll_s
     scan_ended_s: float = float("-inf")
     scan_took_s: float = 0.0
     listed: tuple[int, int] = (-1, -1)
     reported_s: float = float("-inf")
     _cache: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     _vectors: dict[int, embeddings.Vectors] = field(default_factory=dict)
+    _unguard: Callable[[], None] = lambda: None
 
     @classmethod
-    def open(cls, root: Path) -> Work:
+    def open(cls, root: Path, stop: threading.Event | None = None) -> Work:
         """Open a work folder and put right what a crash left. The caller holds the daemon's lock.
 
         Raises `WorkFolderError`, `UsageError`, `JournalDamagedError` or `DurableWriteError`.
         """
         folder, config = read_work_config(root)
+        private.check(folder)
         for path in [*folder.public_folders(), *folder.private_folders()]:
             atomic.make_folder(path)
-        _wait_for_old_worker(folder)
+        _wait_for_old_worker(folder, stop or threading.Event())
         _remove_leftovers(folder)
         journal = _open_journal(folder)
         history = History()
@@ -110,19 +129,30 @@ class Work:
             log.warning("recovery: %s", said)
         mark = catalog.mark
         unprojected = [key for seq, keys in touched if seq > mark for key in keys]
-        inbox = Inbox(folder.bin, config.labels.settle_s)
-        return cls(folder, config, journal, history, catalog, inbox, unprojected)
+        settle_s, poll_s = patience(folder.bin, config)
+        inbox = Inbox(folder.bin, settle_s)
+        selector = Selector(folder.selector, folder.selector_new, folder.request)
+        work = cls(folder, config, journal, history, catalog, inbox, selector, unprojected, poll_s=poll_s)
+        private.close_to_others(folder)
+        work._unguard = atomic.guard(folder.may_write)
+        return work
 
     def close(self) -> None:
         """Close journal and catalogue; nothing is pending."""
+        self._unguard()
         self.journal.close()
         self.catalog.close()
 
     def append(self, kind: str, fields: dict[str, Any]) -> Line:
-        """Append a journal line and take it into the history; durable on return."""
+        """Append a journal line and take it into the history; durable on return. Raises `DiskFullError` before it begins."""
+        self.require_space()
         line = self.journal.append(kind, fields)
         self.unprojected += self.history.apply(line)
         return line
+
+    def require_space(self) -> None:
+        """Raise `DiskFullError` where the disk of the journal and the catalogue is almost full."""
+        require_space(self.folder.journal.parent, self.config.daemon.min_free_mb)
 
     def seed(self, *parts: str | int) -> int:
         """Return the seed for a purpose."""
@@ -176,6 +206,15 @@ class Work:
         """Let go of the embeddings of other learners, whose files Windows could not remove while they are open."""
         self._vectors = {number: vectors for number, vectors in self._vectors.items() if number in keep}
 
+    def renew_catalog(self) -> None:
+        """Put the catalogue aside and make an empty one, into which the journal is projected and the images are scanned."""
+        self.catalog.close()
+        self.catalog = new_catalog(self.folder, self.history.identity, list(image_folders(self.config)))
+        self.unprojected = list({**self.history.labels, **self.history.skips})
+        self.scan, self.scan_ended_s, self.listed = None, float("-inf"), (-1, -1)
+        self._cache.clear()
+        self._vectors.clear()
+
     def pool_root(self) -> Path:
         """Return the image root."""
         return image_folders(self.config)[POOL]
@@ -209,7 +248,7 @@ def open_catalog(folder: WorkFolder, identity: str, journal_end: int, roots: lis
     ------
     DurableWriteError
         it cannot be opened, which says nothing of its content: another program holds it, the disk is full or away
-    WorkFolderError
+    NewerVersionError
         a newer version wrote it
     """
     try:
@@ -233,8 +272,13 @@ def open_catalog(folder: WorkFolder, identity: str, journal_end: int, roots: lis
     except DatabaseError as error:
         log.warning("recovery: the catalogue is damaged (%s)", error.__cause__ or error)
     except ValueError as error:
-        raise WorkFolderError(f"{folder.catalog}: {error}.", hint="Install the newer version again.") from error
+        raise NewerVersionError(f"{folder.catalog}: {error}.", hint="Install the newer version again.") from error
     log.warning("recovery: the catalogue is made anew from the journal and the images")
+    return new_catalog(folder, identity, roots)
+
+
+def new_catalog(folder: WorkFolder, identity: str, roots: list[str]) -> Catalog:
+    """Put the catalogue aside and make an empty one. Images that were embedded for the old one are embedded again."""
     atomic.rename_aside(folder.catalog, f".bad-{folder.catalog.name}")
     atomic.discard_file(folder.catalog.with_name(f"{folder.catalog.name}-journal"))
     catalog = Catalog.open(folder.catalog, roots=roots)
@@ -246,26 +290,31 @@ def _check_pool(config: Config, history: History, catalog: Catalog) -> None:
     """Refuse another folder of images under the same name: labels would pass to other pictures that are called alike."""
     before = history.settings.get("data.unlabelled")
     root = Path(config.data.unlabelled)
-    if before in (None, config.data.unlabelled) or not root.is_dir():
+    if before in (None, config.data.unlabelled) or not root.is_dir() or holds_images(catalog, POOL, root):
         return
-    sample = catalog.sample_of_pool(ROOT_SAMPLE)
+    raise UsageError(
+        f"data.unlabelled was {before} and is now {root}, which holds other pictures.",
+        hint="Make another work folder for them with `init`, or name the folder where the same pictures are now.",
+    )
+
+
+def holds_images(catalog: Catalog, kind: str, root: Path) -> bool:
+    """Return whether `root` holds at least half of a sample of the images that are known of this kind of folder."""
+    sample = catalog.sample(kind, ROOT_SAMPLE)
     here = [path for path, size in sample if (root / path).is_file() and (root / path).stat().st_size == size]
-    if sample and len(here) < len(sample) / 2:
-        raise UsageError(
-            f"data.unlabelled was {before} and is now {root}, which holds other pictures.",
-            hint="Make another work folder for them with `init`, or name the folder where the same pictures are now.",
-        )
+    return 2 * len(here) >= len(sample)
 
 
-def _wait_for_old_worker(folder: WorkFolder) -> None:
-    """Let the worker of a daemon that was killed end; it does at its next mini-batch."""
+def _wait_for_old_worker(folder: WorkFolder, stop: threading.Event) -> None:
+    """Let the worker of a daemon that was killed end; it does at its next mini-batch. Raises `StopRequested`."""
     end = time.monotonic() + OLD_WORKER_S
     while is_held(folder.worker_lock):
         if time.monotonic() > end:
             raise LockedError(
                 f"A worker of an earlier start still holds {folder.worker_lock}.", hint="End that process."
             )
-        time.sleep(0.1)
+        if stop.wait(0.1):
+            raise StopRequested
 
 
 def _remove_leftovers(folder: WorkFolder) -> None:
@@ -278,6 +327,9 @@ def _remove_leftovers(folder: WorkFolder) -> None:
 
 
 def _set_damaged_aside(folder: WorkFolder, catalog_id: str) -> list[str]:
+    for parent in (folder.models, folder.checkpoints, folder.embedding):
+        for number in generations.numbers(parent):
+            generations.check_format(generations.folder_of(parent, number))
     said = generations.set_damaged_aside(folder.models) + generations.set_damaged_aside(folder.checkpoints)
     for number in generations.numbers(folder.embedding):
         learner = generations.folder_of(folder.embedding, number)

@@ -2,93 +2,120 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
-from watchdog.observers import Observer
-
+from camera_trap_al.config import Config
 from camera_trap_al.core.steps import Facts, Step
-from camera_trap_al.errors import CameraTrapAlError, WeightsMissingError
+from camera_trap_al.errors import CameraTrapAlError, StopRequested, WeightsMissingError
 from camera_trap_al.jobs import model_settings, weights_file
 from camera_trap_al.layout import WorkFolder
-from camera_trap_al.lock import take_daemon_lock
+from camera_trap_al.lease import Lease
+from camera_trap_al.lock import DaemonLock
 from camera_trap_al.loop import Loop, is_idle, is_waiting
+from camera_trap_al.places import is_network
 from camera_trap_al.results import read_metrics
 from camera_trap_al.store import atomic
 from camera_trap_al.work import Work, read_work_config
-from camera_trap_al.worker import last_problem
+from camera_trap_al.worker import Child
 from camera_trap_al_service.init import check_choices
+from camera_trap_al_service.logs import log_file
 from camera_trap_al_service.progress import Bars
+from camera_trap_al_service.stopping import Stopping
+from camera_trap_al_service.watching import Watch
 
 STATUS_EVERY_S = 2.0
 GIVE_UP_AFTER = 3
+GIVE_UP_SHOWING_AFTER = 7
+SHOWING = frozenset({"PUBLISHING", "FINISHED"})
 log = logging.getLogger(__name__)
 
 
-def run(root: Path, *, max_rounds: float = float("inf"), until: str = "stopped", handle_signals: bool = True) -> None:
+def run(
+    root: Path,
+    *,
+    max_rounds: float = float("inf"),
+    until: str = "stopped",
+    handle_signals: bool = True,
+    stopping: Stopping | None = None,
+) -> None:
     """Run the daemon until it is told to stop, or until it is "waiting" or "idle".
 
     Raises `CameraTrapAlError` where it cannot start or go on.
     """
-    stop, wake = threading.Event(), threading.Event()
-
-    def tell() -> None:
-        stop.set()
-        wake.set()
-
-    restore = _handle_signals(tell) if handle_signals else (lambda: None)
+    stopping = stopping or Stopping()
+    if handle_signals:
+        stopping.listen()
     try:
         folder, config = read_work_config(root)
         check_choices(config)
-        lock = take_daemon_lock(folder.daemon_lock, folder.lease)
+        _warn_of_share(folder, config)
+        lock = DaemonLock.take(folder, on_lost=stopping.tell, wait=stopping.stop.wait)
         try:
-            ensure_weights(folder, config)
-            work = Work.open(root)
-            try:
-                _run_loop(Loop(work, max_rounds=max_rounds, stop=stop, wake=wake), until)
-            finally:
-                work.close()
+            with log_file(folder.log):
+                ensure_weights(folder, config, stopping)
+                work = Work.open(root, stopping.stop)
+                try:
+                    lock.lease.note_journal(work.history.identity)
+                    loop = Loop(work, max_rounds=max_rounds, stop=stopping.stop, wake=stopping.wake)
+                    stopping.also, stopping.at_last = [loop.worker.tell_to_stop], loop.worker.kill
+                    _run_loop(loop, until, lock.lease)
+                finally:
+                    work.close()
         finally:
             lock.release()
+    except StopRequested:
+        log.info("stopped before anything was begun")
     finally:
-        restore()
+        stopping.close()
 
 
-def _run_loop(loop: Loop, until: str) -> None:
+def _warn_of_share(folder: WorkFolder, config: Config) -> None:
+    if not config.daemon.state_dir and is_network(folder.root):
+        log.warning(
+            "%s is on a network share: set daemon.state_dir to a folder on a disk of this computer; locks and the database"
+            " of images are not safe on a share",
+            folder.root,
+        )
+
+
+def _run_loop(loop: Loop, until: str, lease: Lease) -> None:
     heart = Heart(loop.work)
-    loop.on_turn = heart.beat
-    observer = watch(loop.work.folder.bin, loop.wake.set)
+    watch = Watch(loop.work.folder.bin, loop.wake.set)
+
+    def on_turn(loop: Loop, facts: Facts, step: Step) -> None:
+        watch.check()
+        heart.beat(loop, facts, step)
+
+    loop.on_turn = on_turn
     try:
         loop.run(until=_ending(loop, until))
+        lease.check()
         heart.say_last(loop, "stopped", "")
     except CameraTrapAlError as error:
-        heart.say_last(loop, "stopped", str(error))
+        if lease.lost_to is None:
+            heart.say_last(loop, "stopped", str(error))
         raise
     finally:
         heart.bars.close()
-        if observer is not None:
-            observer.stop()
+        watch.stop()
 
 
 def _ending(loop: Loop, until: str) -> Callable[[Facts, Step], bool]:
     def ends(facts: Facts, step: Step) -> bool:
         if until == "waiting":
+            if is_waiting(facts, step):
+                return True
             _give_up(loop, facts)
-            return is_waiting(facts, step)
-        if until == "idle" or loop.rounds_left() <= 0:
+        elif until == "idle" or loop.rounds_left() <= 0:
             _give_up(loop, facts)
-            return is_idle(facts, step) and not loop.rests.now()
+            rest = loop.rests.now() - (SHOWING if _is_shown(facts) else frozenset())
+            return is_idle(facts, step) and not rest
         return False
 
     return ends
@@ -101,14 +128,21 @@ def _give_up(loop: Loop, facts: Facts) -> None:
             f"The images in {loop.work.pool_root()} do not answer.", hint="Connect the disk or share and start again."
         )
     for name, failures in loop.rests.failures.items():
-        if not facts.worker and failures >= GIVE_UP_AFTER:
-            raise CameraTrapAlError(f"{loop.last_problem.get(name, name)}", hint="This was tried three times.")
+        # A selector that is held is shown by another file in half a minute.
+        enough = GIVE_UP_SHOWING_AFTER if name in SHOWING else GIVE_UP_AFTER
+        if not facts.worker and failures >= enough and not (name in SHOWING and _is_shown(facts)):
+            raise CameraTrapAlError(f"{loop.last_problem.get(name, name)}", hint=f"This was tried {failures} times.")
 
 
-def ensure_weights(folder: WorkFolder, config: Any) -> None:
+def _is_shown(facts: Facts) -> bool:
+    return facts.shown == (facts.open or "finished")
+
+
+def ensure_weights(folder: WorkFolder, config: Config, stopping: Stopping) -> None:
     """Make sure, before any work, that a first model's start weights can be had.
 
-    Loading torch and perhaps fetching a file is left to a child process. Raises `WeightsMissingError`.
+    Loading torch and perhaps fetching a file is left to a child process. Raises `WeightsMissingError`, or `StopRequested`
+    if told to stop meanwhile.
     """
     from camera_trap_al.store.generations import numbers
 
@@ -122,49 +156,17 @@ def ensure_weights(folder: WorkFolder, config: Any) -> None:
     if plan.kind != "network":
         return
     log.info("fetching %s", plan.text)
-    command = [sys.executable, "-m", "camera_trap_al.worker", str(folder.root), "WEIGHTS"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
-        assert child.stdin is not None and child.stdout is not None
-        # Its input stays open meanwhile: closing it tells a worker to stop.
-        child.stdin.write(json.dumps(config.flat()) + "\n")
-        child.stdin.flush()
-        said = child.stdout.read()
-    if child.returncode:
-        raise WeightsMissingError(last_problem(said) or "The start weights cannot be had.")
-
-
-def watch(folder: Path, wake: Callable[[], None]) -> Any:
-    """Watch a folder and call `wake` at each change; return the observer, or None where watching does not work."""
-
-    class Waker(FileSystemEventHandler):
-        def on_any_event(self, event: FileSystemEvent) -> None:
-            if event.event_type not in ("opened", "closed_no_write"):
-                wake()
-
+    child = Child(folder.root, "WEIGHTS", config)
+    stopping.also, stopping.at_last = [child.tell_to_stop], child.kill
     try:
-        observer = Observer()
-        observer.daemon = True
-        observer.schedule(Waker(), str(folder), recursive=False)
-        observer.start()
-    except OSError as error:
-        log.warning("watching %s does not work here (%s); it is looked into every few seconds instead", folder, error)
-        return None
-    return observer
-
-
-def _handle_signals(stop: Callable[[], None]) -> Callable[[], None]:
-    def told(number: int, frame: Any) -> None:
-        log.info("stopping")
-        stop()
-
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), told) for name in names}
-
-    def restore() -> None:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
-
-    return restore
+        while (status := child.status()) is None:
+            if stopping.stop.wait(0.1):
+                raise StopRequested
+    finally:
+        child.end()
+    if status:
+        problems = [told["problem"] for told in child.heard() if "problem" in told]
+        raise WeightsMissingError(problems[-1] if problems else "The start weights cannot be had.")
 
 
 class Heart:
@@ -193,8 +195,9 @@ class Heart:
         self._write(loop, loop.look()[0], state, problem)
 
     def _write(self, loop: Loop, facts: Facts, state: str, problem: str = "") -> None:
-        problems = [problem] if problem else list(loop.last_problem.values())
+        problems = [problem] if problem else list(dict.fromkeys(loop.last_problem.values()))
         status = describe(self._work, facts, state) | {"problems": problems, "pid": os.getpid()}
+        status["deaths"] = {job.lower(): n for job, n in loop.worker.deaths.items()}
         progress = loop.worker.progress
         if loop.worker.job:
             status["worker"] = {"job": loop.worker.job.lower()}
@@ -212,7 +215,7 @@ def describe(work: Work, facts: Facts, state: str) -> dict[str, Any]:
         work.history,
         work.cached("metrics", (facts.checkpoint, facts.evaluated), lambda: read_metrics(work)),
     )
-    stamp = (facts.mark, facts.pool_version, facts.scanned)
+    stamp = _stamp(facts)
     counts = work.cached("counts", stamp, work.catalog.counts)
     request = history.requests[-1] if history.requests else None
     return {
@@ -222,11 +225,14 @@ def describe(work: Work, facts: Facts, state: str) -> dict[str, Any]:
         "host": socket.gethostname(),
         "round": request.round if request else 0,
         "open": bool(facts.open),
-        "published": facts.placed == facts.open != 0,
-        "finished": facts.placed == "finished",
+        "published": facts.shown == facts.open != 0,
+        "finished": facts.shown == "finished",
+        "selector": (work.folder.selector if facts.placed else work.folder.selector_new).name if facts.shown else "",
+        "free_mb": atomic.free_bytes(work.folder.journal.parent) // 1_000_000,
         "requested": len(request.keys) if request and facts.open else 0,
         "awaited": len(history.awaited()) if facts.open else 0,
         "images": vars(counts),
+        "left_out": work.catalog.fact("scan_facts", {}),
         "labels": len(history.labels),
         "classes": history.classes,
         "learner": facts.learner,
@@ -237,14 +243,26 @@ def describe(work: Work, facts: Facts, state: str) -> dict[str, Any]:
     }
 
 
+def _stamp(facts: Facts) -> tuple[int, int, bool]:
+    return facts.mark, facts.pool_version, facts.scanned
+
+
 def hint(work: Work, facts: Facts) -> str:
     """Return what a person can do now, in a sentence."""
     if not facts.online:
         return (
             f"The images in {work.pool_root()} do not answer. Connect the disk or share; the program goes on by itself."
         )
-    if facts.open and facts.placed == facts.open:
-        return f"Import {work.folder.selector} in Timelapse, label the selected images, export them into {work.folder.bin}."
-    if facts.placed == "finished":
+    if work.catalog.fact("away", []):
+        return (
+            f"Many of the images known in {work.pool_root()} or the other folders are not there. Connect the disk or share;"
+            " nothing is given up meanwhile."
+        )
+    if facts.open and facts.shown == facts.open:
+        selector = work.folder.selector if facts.placed else work.folder.selector_new
+        return f"Import {selector} in Timelapse, label the selected images, export them into {work.folder.bin}."
+    if facts.scanned and not work.cached("counts", _stamp(facts), work.catalog.counts).pool:
+        return f"Waiting for images: put photographs into {work.pool_root()}."
+    if facts.shown == "finished":
         return "Nothing is asked for now. New images and labels are still taken in."
     return "The program is at work; nothing is needed now."

@@ -14,13 +14,15 @@ from typing import Any
 
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.catalog.scan import KINDS, SKIPPED_FOLDERS, Tally, walk
-from camera_trap_al.config import Config, build, config_text
+from camera_trap_al.config import Config, build
+from camera_trap_al.config_file import config_text
 from camera_trap_al.core.matching import clashing_names, class_name_problem, nfc
+from camera_trap_al.engine import shared
 from camera_trap_al.errors import CameraTrapAlError, TemplateError, UsageError, WorkFolderError
-from camera_trap_al.images import read_image
 from camera_trap_al.jobs import model_settings, train_settings
 from camera_trap_al.labels.template import find_templates, make_template, missing_fields, read_template
 from camera_trap_al.layout import TEMPLATE, WorkFolder
+from camera_trap_al.reading import decode_limits
 from camera_trap_al.store import atomic
 from camera_trap_al.strategies import strategies
 from camera_trap_al.work import image_folders
@@ -186,7 +188,8 @@ def survey(kind: str, folder: Path, config: Config, work: Path, on_progress: Cal
     found = Survey(kind, folder)
     rng = random.Random(0)
     try:
-        for image in walk(folder, kind, tool=config.labels.tool, leave_out=work.absolute(), tally=found.tally):
+        options: dict[str, Any] = {"tool": config.labels.tool, "allow_formula": config.selector.allow_formula_names}
+        for image in walk(folder, kind, leave_out=work.absolute(), tally=found.tally, **options):
             found.n_images += 1
             if found.n_images % 1000 == 0:
                 on_progress(f"looking through {folder.name}", found.n_images)
@@ -288,7 +291,7 @@ def _describe_cost(surveys: list[Survey], config: Config, work: Path) -> list[st
         for path in found.sample[: SAMPLE // len(surveys)]:
             tried += 1
             try:
-                read_image(found.folder / path)
+                shared(decode_limits(config)).read(found.folder / path)
             except (CameraTrapAlError, OSError) as error:
                 failed.append(f"{path} ({error})")
     decode_s = (time.monotonic() - started) / max(1, tried)

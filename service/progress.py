@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
+from camera_trap_al_service.logs import LineFormatter
+
 SHOW_AFTER_S = 2.0
 
 
@@ -57,7 +59,7 @@ class _BarHandler(logging.Handler):
 def log_to_terminal(level: int = logging.INFO) -> None:
     """Write the program's log to standard error, one line for each thing that happened."""
     handler = _BarHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    handler.setFormatter(LineFormatter(datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("camera_trap_al").setLevel(level)
     logging.getLogger("camera_trap_al_service").setLevel(level)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from camera_trap_al.core.matching import KnownImages
 from camera_trap_al.errors import CameraTrapAlError, LabelFileError, UsageError, WorkFolderError
 from camera_trap_al.labels.template import find_templates, missing_fields, read_template
 from camera_trap_al.layout import WorkFolder
+from camera_trap_al.lease import Holder, read_holder
 from camera_trap_al.lock import is_held
 from camera_trap_al.store import embeddings, generations
 from camera_trap_al.store.journal import read_journal
+from camera_trap_al.store.json_files import read_object
 from camera_trap_al.taking import decide_file
 from camera_trap_al.work import read_work_config
 
@@ -25,21 +27,35 @@ def read_status(root: Path) -> dict[str, Any]:
     """Return what the daemon last said of itself, and whether it runs now. Raises `WorkFolderError`."""
     folder, _ = read_work_config(root)
     try:
-        status = json.loads(folder.status.read_text(encoding="utf-8"))
-        if not isinstance(status, dict) or "state" not in status or not {"hint", "images"} <= status.keys():
+        status = read_object(folder.status)
+        if "state" not in status or not {"hint", "images"} <= status.keys():
             raise ValueError("not of ours")
     except (OSError, ValueError):
         status = {"format": 1, "state": "never started", "hint": f"Start it with `camera-trap-al run {root}`."}
-    status["running"] = is_held(folder.daemon_lock)
+    holder = _holder(folder)
+    elsewhere = holder is not None and holder.host != socket.gethostname()
+    status["running"] = elsewhere or is_held(folder.daemon_lock)
+    status["holder"] = str(holder) if status["running"] and holder else ""
     if not status["running"] and "round" in status:
         status["state"] = "stopped"
         status["hint"] = f'Start it with `camera-trap-al run "{root}"`.'
     return status
 
 
+def _holder(folder: WorkFolder) -> Holder | None:
+    """Return who holds the work folder, as far as its lease says."""
+    try:
+        holder = read_holder(folder.lease)
+    except (OSError, ValueError):
+        return None
+    return holder if holder is not None and holder.nonce else None
+
+
 def status_text(status: dict[str, Any]) -> str:
     """Return a status as lines for a person."""
     lines = [f"State: {status['state']}" + (" (running)" if status["running"] else " (not running)")]
+    if status["holder"]:
+        lines.append(f"At work: {status['holder']}")
     if "round" in status:
         images = status["images"]
         lines += [
@@ -61,6 +77,8 @@ def status_text(status: dict[str, Any]) -> str:
     if worker and status["running"]:
         how_far = f", {worker['phase']} {worker['done']} of {worker['total']}" if "phase" in worker else ""
         lines.append(f"In the background: {worker['job']}{how_far}")
+    if status["running"]:
+        lines += [f"In the background {job} died {n} times" for job, n in status.get("deaths", {}).items()]
     lines += [f"Problem: {problem}" for problem in status.get("problems", ())]
     lines.append(f"Next: {status['hint']}")
     return "\n".join(lines)

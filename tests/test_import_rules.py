@@ -31,7 +31,7 @@ OWN = {
     "labels": {"core", "store", "labels"},
     "catalog": {"core", "catalog"},
     "exporters": {"core", "store", "exporters", "learn.classifier", "version"},
-    "learn": {"core", "store", "images", "learn", "version"},
+    "learn": {"core", "store", "images", "engine", "learn", "version"},
 }
 
 

@@ -97,14 +97,14 @@ def read_or_say_why(item: Item, read: Reader) -> np.ndarray | Problem:
         return "no_permission", f"{Path(item.path).name} may not be read by this user ({error.strerror})."
     except OSError as error:
         folder = Path(item.path).parent
-        if not _answers(folder):
+        if not answers(folder):
             raise ImagesOfflineError(
                 f"The folder {folder} does not answer ({error}).", hint="Connect the disk or share again."
             ) from error
         return "missing", f"{Path(item.path).name} is not there or cannot be read ({error.strerror})."
 
 
-def _answers(folder: Path) -> bool:
+def answers(folder: Path) -> bool:
     """Say whether a folder can be listed and holds anything; an empty one may be where a disk was mounted."""
     try:
         with os.scandir(folder) as entries:

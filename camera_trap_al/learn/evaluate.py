@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from camera_trap_al.learn.figures import confusion_figure, curve_figure
 from camera_trap_al.store import atomic
+from camera_trap_al.store.json_files import read_object
 
 FORMAT = 1
 METRICS, MATRIX, MATRIX_PICTURE = "metrics.json", "confusion_matrix.npy", "confusion_matrix.png"
@@ -132,7 +132,7 @@ def _read_points(test_results: Path) -> list[dict[str, Any]]:
     for path in sorted(test_results.glob(f"{RESULTS_PREFIX}*/{METRICS}")):
         size = path.parent.name.removeprefix(RESULTS_PREFIX)
         try:
-            metrics = json.loads(path.read_text(encoding="utf-8"))
+            metrics = read_object(path)
             point = {column: metrics.get(column, "") for column in CURVE_COLUMNS}
             point |= {
                 "labels": int(size),

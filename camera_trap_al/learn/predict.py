@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from camera_trap_al.core.records import ImageKey
+from camera_trap_al.engine import shared
 from camera_trap_al.errors import ImageUnreadableError, ModelError, UsageError
-from camera_trap_al.images import IMAGE_PX, read_image
+from camera_trap_al.images import IMAGE_PX
 from camera_trap_al.store import atomic
 
 MANIFEST, MODEL, CLASSES = "manifest.json", "model.onnx", "classes.json"
@@ -232,7 +233,7 @@ def _read_ahead(pool: ThreadPoolExecutor, root: Path, keys: Iterable[ImageKey]) 
 
 def _decode(root: Path, key: ImageKey) -> Decoded:
     try:
-        return key, read_image(root / key.path, px=IMAGE_PX), ""
+        return key, shared().read(root / key.path, px=IMAGE_PX).pixels, ""
     except ImageUnreadableError as error:
         return key, None, str(error)
     except OSError as error:

@@ -107,6 +107,9 @@ class Progress:
     total: int
 
 
+SAVED = "saved"
+"""The phase of a `Progress` that says: so much is durable now, and a job may end here without losing anything."""
+
 Tick = Callable[[Progress], None]
 """Called at each mini-batch; may raise `StopRequested`, which passes through everything here untouched."""
 

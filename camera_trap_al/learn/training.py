@@ -20,7 +20,7 @@ from camera_trap_al.learn.device import BatchLimit, as_channels_last, derived_se
 from camera_trap_al.learn.losses import losses, selections
 from camera_trap_al.learn.model_folder import Draft, is_finished, read_draft, write_draft
 from camera_trap_al.learn.raw_onnx import by_colour, standardised
-from camera_trap_al.learn.settings import Progress, Tick, TrainSettings, loaders, no_tick
+from camera_trap_al.learn.settings import SAVED, Progress, Tick, TrainSettings, loaders, no_tick
 
 COMMIT_EVERY_S = 600.0
 
@@ -162,9 +162,11 @@ class _Training:
                 tick(Progress("training", draft.epoch * len(batches) + draft.batch, epochs * len(batches)))
                 if time.monotonic() - committed_at >= commit_every_s and draft.batch < len(batches):
                     self._commit()
+                    tick(Progress(SAVED, draft.epoch, epochs))
                     committed_at = time.monotonic()
         draft.epoch, draft.batch = draft.epoch + 1, 0
         self._commit()
+        tick(Progress(SAVED, draft.epoch, epochs))
         log.info("Epoch %d of %d: mean loss %.4f", draft.epoch, epochs, sum(losses_seen) / max(1, len(losses_seen)))
 
     def _learn(self, batch: _Batch) -> list[float]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from camera_trap_al.errors import ModelError, WeightsMissingError
 from camera_trap_al.learn.backbones import backbones
 from camera_trap_al.learn.settings import Progress, Tick, no_tick
-from camera_trap_al.store.atomic import make_folder, replace_file
+from camera_trap_al.store.atomic import make_folder, permitted, replace_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -212,8 +212,9 @@ def download_weights(url: str, path: Path, tick: Tick = no_tick) -> None:
 
     Raises `OSError` or `http.client.HTTPException`.
     """
-    make_folder(path.parent)
-    replace_file(path, lambda file: _fetch(url, path.name, file, tick))
+    with permitted(path.parent):
+        make_folder(path.parent)
+        replace_file(path, lambda file: _fetch(url, path.name, file, tick))
 
 
 def _fetch(url: str, name: str, file: BinaryIO, tick: Tick) -> None:

@@ -202,9 +202,7 @@ def test_a_second_export_replaces_only_what_changed_and_the_manifest_last(
     from camera_trap_al.store.atomic import failpoints
 
     replaced: list[str] = []
-    monkeypatch.setattr(
-        failpoints, "log", lambda n, operation, path: operation == "replace" and replaced.append(path.name)
-    )
+    monkeypatch.setattr(failpoints, "watch", lambda op: op.name == "replace" and replaced.append(op.path.name))
     names = exporters["onnx"].write(replace(source, checkpoint=7), tmp_path)
     assert replaced[-1] == names[-1] == "manifest.json"
     assert "embedding_model_weights.pt" not in replaced and "model.onnx" in replaced

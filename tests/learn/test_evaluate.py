@@ -71,12 +71,12 @@ def test_the_order_of_classes_is_the_projects_and_a_class_beyond_them_comes_last
 def test_a_result_folder_holds_matrix_picture_and_last_the_metrics(tmp_path: Path) -> None:
     folder = tmp_path / "test_results" / "train_set_size_40"
     written: list[str] = []
-    failpoints.log = lambda n, operation, path: written.append(path.name) if operation == "replace" else None
+    failpoints.watch = lambda op: written.append(op.path.name) if op.name == "replace" else None
     try:
         metrics = evaluate(["cat", "dog", "dog"], ["cat", "dog", "cat"], CLASSES)
         write_results(folder, metrics, checkpoint=9, train_set_size=40)
     finally:
-        failpoints.log = None
+        failpoints.watch = None
     assert written == ["confusion_matrix.npy", "confusion_matrix.png", "metrics.json"]
     matrix = np.load(folder / "confusion_matrix.npy", allow_pickle=False)
     assert matrix.tolist() == [[1, 0], [1, 1]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from camera_trap_al.config import read_config
+from camera_trap_al.config_file import read_config
 from camera_trap_al.errors import EXIT_USAGE, CameraTrapAlError
 from camera_trap_al.labels.template import read_template
 from camera_trap_al_service.cli import main

@@ -1,0 +1,193 @@
+"""A short season in stages, played with the numpy learner and without waiting: what the fault tests interrupt.
+
+A stage is what people do (files put into the bin, an image that goes bad, an undo) and what the program makes of it. It
+is played from any state that its beginning may have left, so a stage that was killed is simply played again.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy_learner
+from season import HUES, QUICK, draw
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from camera_trap_al import engine, loop
+from camera_trap_al.core.steps import Facts, Step
+from camera_trap_al.layout import WorkFolder
+from camera_trap_al.learn import classifier, evaluate
+from camera_trap_al.work import Work
+from camera_trap_al_service.init import init
+
+N_IMAGES = 24
+FIRST_TIME_S = 1_700_000_000
+OPTIONS = {
+    **QUICK,
+    "query.batch": 6,
+    "train.min_labels": 6,
+    "finetune.period": 8,
+    "embedding.feat_dim": 4,
+}
+UNDO_ID = "ab" * 16
+PLACES = ("", "site a", "site b")
+
+
+def key_of(i: int) -> tuple[str, str]:
+    return PLACES[i % 3], f"IMG_{i // 3:04d}.JPG"
+
+
+TRUTH = {key_of(i): list(HUES)[i % 7 % 3] for i in range(N_IMAGES)}
+
+
+def quicken() -> None:
+    """Make this process fast rather than durable, and its rests and waits short. Call it in a child only."""
+    numpy_learner.install()
+    os.fsync = lambda descriptor: None
+    event.listen(Engine, "connect", lambda connection, record: connection.execute("PRAGMA synchronous = OFF"))
+    classifier.MIN_STEPS = classifier.MAX_STEPS = 6
+    evaluate.confusion_figure = lambda *given: b"figure"
+    evaluate.curve_figure = lambda *given: b"figure"
+    # A step that failed is tried again at once, so that what comes of it is the same as without the failure.
+    loop.FIRST_REST_S = loop.LONGEST_REST_S = 0.0
+    loop.LONGEST_WAIT_S = 0.01
+    engine.Decoders.read = _read_here  # type: ignore[method-assign]
+
+
+def _read_here(decoders: engine.Decoders, path: Path | str, **given: Any) -> engine.Decoded:
+    return decoders._read_in_thread(Path(path), engine.IMAGE_PX, given.get("box"))
+
+
+def make_season(root: Path) -> Path:
+    """Draw 24 pictures to label (one damaged), 6 to train on and 3 for validation; return the new work folder."""
+    rng = np.random.default_rng(1)
+    for name, hue in HUES.items():
+        for i in range(2):
+            draw(root / "train" / name / f"{i}.jpg", hue, rng)
+        draw(root / "validation" / name / "0.jpg", hue, rng)
+    for i in range(N_IMAGES):
+        place, name = key_of(i)
+        draw(root / "pool" / place / name, HUES[TRUTH[place, name]], rng)
+    damaged = root / "pool" / "site b" / "IMG_0003.JPG"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    for path in sorted(root.rglob("*.jpg")) + sorted(root.rglob("*.JPG")):
+        os.utime(path, (FIRST_TIME_S, FIRST_TIME_S))
+    given = {f"data.{kind}": str(root / folder) for kind, folder in FOLDERS.items()}
+    init(root / "work", given, OPTIONS)
+    return root / "work"
+
+
+FOLDERS = {"unlabelled": "pool", "train": "train", "validation": "validation"}
+
+
+def play(root: Path, stage: int) -> None:
+    """Play one stage to its end; do nothing twice that was done before."""
+    feed(root, stage)
+    work = Work.open(root / "work")
+    try:
+        loop.Loop(work).run(until=loop.is_idle if stage == len(STAGES) - 1 else _is_round_over)
+    finally:
+        work.close()
+
+
+def feed(root: Path, stage: int) -> None:
+    """Do what people do at the beginning of a stage, unless it is done."""
+    note = root / f"fed-{stage}"
+    if not note.exists():
+        STAGES[stage](root)
+        note.touch()
+
+
+def user_files(root: Path) -> dict[str, bytes]:
+    """Return the content of every file that belongs to people, by path."""
+    bin_files = [p for p in (root / "work" / "new_labels_bin").iterdir() if p.suffix == ".csv"]
+    theirs = [p for folder in FOLDERS.values() for p in (root / folder).rglob("*") if p.is_file()]
+    return {str(p): p.read_bytes() for p in [*bin_files, *theirs, root / "work" / "config.toml"]}
+
+
+def put(root: Path, name: str, rows: list[tuple[tuple[str, str], str]]) -> None:
+    """Export a label file into the bin, as another program does."""
+    path = root / "work" / "new_labels_bin" / name
+    lines = ["File,RelativePath,Species", *(f"{key[1]},{key[0]},{species}" for key, species in rows)]
+    write_user_file(path, "".join(f"{line}\r\n" for line in lines).encode())
+
+
+def write_user_file(path: Path, data: bytes) -> None:
+    """Write a file as people do, with a time that is the same in every run."""
+    path.write_bytes(data)
+    number = FIRST_TIME_S + sum(path.name.encode())
+    os.utime(path, (number, number))
+
+
+def asked(root: Path) -> list[tuple[str, str]]:
+    """Return the images that the selector selects."""
+    with (root / "work" / "timelapse_selector.csv").open(encoding="utf-8", newline="") as file:
+        return [(row["RelativePath"], row["File"]) for row in csv.DictReader(file) if row["Selected"] == "true"]
+
+
+def _is_round_over(facts: Facts, step: Step) -> bool:
+    return step.name in ("EVALUATING", "EXPORTING", "REPORTING", "WAITING") and not facts.unsettled
+
+
+def _begin(root: Path) -> None:
+    """The program alone: scan, first model, first request."""
+
+
+def _label_all(root: Path) -> None:
+    put(root, "round1.csv", [(key, TRUTH[key]) for key in asked(root)])
+
+
+def _label_some_badly(root: Path) -> None:
+    keys = asked(root)
+    first = _rows_of(root, "round1.csv")
+    put(root, "round2a.csv", [(key, TRUTH[key]) for key in keys[:3]] + [(keys[3], "redd"), (("away", "X.JPG"), "red")])
+    put(root, "corrected.csv", [(key, "green" if TRUTH[key] != "green" else "blue") for key in first[:2]])
+    write_user_file(root / "work" / "new_labels_bin" / "table.csv", b"PK\x03\x04 this is a workbook")
+    put(root, "wrong.csv", [(keys[4], "unicorn")])
+
+
+def _spoil_undo_and_label(root: Path) -> None:
+    keys = asked(root)
+    spoilt = root / "pool" / keys[-1][0] / keys[-1][1]
+    write_user_file(spoilt, spoilt.read_bytes()[:150])
+    put(root, "round2b.csv", [(key, TRUTH[key]) for key in keys[3:-2]] + [(keys[-2], "unsure")])
+    journal = (root / "work" / "data" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    seq = next(json.loads(line)["seq"] for line in journal if '"corrected.csv"' in line)
+    wishes = WorkFolder.at(root / "work").wishes
+    wishes.mkdir(exist_ok=True)
+    wish = {"format": 1, "id": UNDO_ID, "what": "undo", "arguments": {"seq": seq}}
+    (wishes / f"{1:019d}-{UNDO_ID}.json").write_text(json.dumps(wish), encoding="utf-8")
+
+
+def _label_the_next(root: Path) -> None:
+    put(root, "round3.csv", [(key, TRUTH[key]) for key in asked(root)[:-1]])
+
+
+STAGES: tuple[Callable[[Path], None], ...] = (
+    _begin,
+    _label_all,
+    _label_some_badly,
+    _spoil_undo_and_label,
+    _label_the_next,
+)
+
+
+def _rows_of(root: Path, name: str) -> list[tuple[str, str]]:
+    with (root / "work" / "new_labels_bin" / name).open(encoding="utf-8", newline="") as file:
+        return [(row["RelativePath"], row["File"]) for row in csv.DictReader(file)]
+
+
+def copy_season(source: Path, target: Path) -> None:
+    """Put a copy of a season, times and all, in the place of another."""
+    if target.exists():
+        shutil.rmtree(target)
+    shutil.copytree(source, target)
+
+
