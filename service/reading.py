@@ -14,8 +14,9 @@ from camera_trap_al.labels.template import find_templates, missing_fields, read_
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.lease import Holder, read_holder
 from camera_trap_al.lock import is_held
-from camera_trap_al.store import embeddings, generations
+from camera_trap_al.store import atomic, embeddings, generations
 from camera_trap_al.store.journal import read_journal
+from camera_trap_al.store.journal import salvage as copy_good_lines
 from camera_trap_al.store.json_files import read_object
 from camera_trap_al.taking import decide_file
 from camera_trap_al.work import read_work_config
@@ -132,6 +133,24 @@ def _describe_template(image_root: Path) -> list[str]:
     if missing:
         return [f"{templates[0]} lacks the fields {', '.join(missing)}; add them in Timelapse's template editor."]
     return [f"{templates[0]}: good"]
+
+
+def salvage(root: Path, target: Path) -> str:
+    """Copy the good lines of a damaged journal into a new file; return a sentence that says how many.
+
+    Raises `WorkFolderError` where none is good or the file is there.
+    """
+    folder, _ = read_work_config(root)
+    if not folder.journal.exists():
+        raise WorkFolderError(f"{folder.journal} is not there.", hint="Restore it from a backup.")
+    target = target.absolute()
+    with atomic.permitted(target.parent):
+        good, lost = copy_good_lines(folder.journal, target)
+    return (
+        f"Copied {good} good lines to {target}; {lost} are lost. To go on with it, stop the program, keep"
+        f" {folder.journal} under another name, and put the copy in its place. Label files that are still in {folder.bin}"
+        " can be put in again."
+    )
 
 
 def check_file(root: Path, path: Path) -> tuple[list[str], bool]:

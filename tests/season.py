@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import colorsys
+import contextlib
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from camera_trap_al.core.records import ImageKey
+from camera_trap_al.core.steps import Facts, Step
+from camera_trap_al.lock import take_lock
 from camera_trap_al.loop import Loop, is_idle
 from camera_trap_al.work import Work
 from camera_trap_al_service.init import init
@@ -57,6 +62,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def is_quiet(facts: Facts, step: Step) -> bool:
+    """Return whether all is done that is due now."""
+    return step.name == "WAITING" and not facts.unsettled
+
+
 @dataclass
 class Season:
     """One copy of the pictures, its work folder, and what a person would answer."""
@@ -76,6 +86,47 @@ class Season:
             return [sorted(request.keys) for request in work.history.requests]
         finally:
             work.close()
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Loop]:
+        """Open the work folder for a loop that trains nothing: its worker's place is taken."""
+        work = Work.open(self.work)
+        worker = take_lock(work.folder.worker_lock)
+        assert worker is not None
+        try:
+            yield Loop(work)
+        finally:
+            worker.release()
+            work.close()
+
+    def turn(self) -> None:
+        """Let a loop that trains nothing do all that is due."""
+        with self.opened() as loop:
+            loop.run(until=is_quiet)
+
+    def shown(self) -> dict[str, Any]:
+        """Return `label_request.json`."""
+        return dict(json.loads((self.work / "data" / "label_request.json").read_text(encoding="utf-8")))
+
+    def placed(self) -> int | str:
+        """Return the round that is shown."""
+        round_: int | str = self.shown()["round"]
+        return round_
+
+    def asked(self) -> list[str]:
+        """Return the paths of the images that are asked for."""
+        return list(self.shown()["images"])
+
+    def labels_csv(self) -> dict[str, str]:
+        """Return what `data/labels.csv` says."""
+        lines = (self.work / "data" / "labels.csv").read_text(encoding="utf-8").splitlines()[1:]
+        return dict(line.rsplit(",", 1) for line in lines)
+
+    def drop(self, name: str, labels: dict[str, str]) -> None:
+        """Put a label file into the bin."""
+        rows = [f"{path.rpartition('/')[2]},{path.rpartition('/')[0]},{species}\r\n" for path, species in labels.items()]
+        text = "File,RelativePath,Species\r\n" + "".join(rows)
+        (self.work / "new_labels_bin" / name).write_text(text, encoding="utf-8", newline="")
 
     def person(self) -> Callable[[], int]:
         """Return a function that labels what is asked for now and exports it into the bin."""

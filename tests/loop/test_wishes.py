@@ -2,48 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from season import Season
+from season import Season, is_quiet
 
 from camera_trap_al import wishes
-from camera_trap_al.core.steps import Facts, Step
 from camera_trap_al.layout import WorkFolder
-from camera_trap_al.lock import DaemonLock, take_lock
-from camera_trap_al.loop import Loop
+from camera_trap_al.lock import DaemonLock
 from camera_trap_al.store import atomic
 from camera_trap_al.store.journal import read_journal
 from camera_trap_al.work import Work
 from camera_trap_al_service.cli import main
-
-
-def is_quiet(facts: Facts, step: Step) -> bool:
-    return step.name == "WAITING" and not facts.unsettled
-
-
-@contextlib.contextmanager
-def opened(season: Season) -> Iterator[Loop]:
-    """Open the work folder for a loop that trains nothing: its worker's place is taken."""
-    work = Work.open(season.work)
-    worker = take_lock(work.folder.worker_lock)
-    assert worker is not None
-    try:
-        yield Loop(work)
-    finally:
-        worker.release()
-        work.close()
-
-
-def turn(season: Season) -> None:
-    with opened(season) as loop:
-        loop.run(until=is_quiet)
 
 
 def beside(season: Season, ask: Callable[[], Any]) -> Any:
@@ -52,7 +27,7 @@ def beside(season: Season, ask: Callable[[], Any]) -> Any:
     lock = DaemonLock.take(WorkFolder.at(season.work))
     thread = threading.Thread(target=lambda: answers.append(ask()))
     try:
-        with opened(season) as loop:
+        with season.opened() as loop:
             loop.run(until=is_quiet)
             thread.start()
             while thread.is_alive():
@@ -68,7 +43,7 @@ def beside(season: Season, ask: Callable[[], Any]) -> Any:
 def alone(season: Season, ask: Callable[[], Any]) -> Any:
     """Run `ask` without a daemon, then let one take its turns."""
     answer = ask()
-    turn(season)
+    season.turn()
     return answer
 
 
@@ -79,62 +54,43 @@ def journal(season: Season) -> list[dict[str, Any]]:
     return read_journal(season.work / "data" / "journal.jsonl")[0]
 
 
-def placed(season: Season) -> Any:
-    return json.loads((season.work / "data" / "label_request.json").read_text(encoding="utf-8"))["round"]
-
-
 def receipt(season: Season, name: str) -> dict[str, Any]:
     path = season.work / "new_labels_bin" / f"{name}.receipt.json"
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def asked(season: Season) -> list[str]:
-    return list(json.loads((season.work / "data" / "label_request.json").read_text(encoding="utf-8"))["images"])
-
-
-def drop(season: Season, name: str, labels: dict[str, str]) -> None:
-    rows = [f"{path.rpartition('/')[2]},{path.rpartition('/')[0]},{species}\r\n" for path, species in labels.items()]
-    text = "File,RelativePath,Species\r\n" + "".join(rows)
-    (season.work / "new_labels_bin" / name).write_text(text, encoding="utf-8", newline="")
-
-
-def labels_csv(season: Season) -> dict[str, str]:
-    lines = (season.work / "data" / "labels.csv").read_text(encoding="utf-8").splitlines()[1:]
-    return dict(line.rsplit(",", 1) for line in lines)
-
-
 @WAYS
 def test_next_closes_a_round_with_what_is_there(new_season: Any, way: Any, capsys: Any) -> None:
     season = new_season()
-    turn(season)
-    first = asked(season)
-    drop(season, "some.csv", {first[0]: "red"})
-    turn(season)
+    season.turn()
+    first = season.asked()
+    season.drop("some.csv", {first[0]: "red"})
+    season.turn()
     assert way(season, lambda: main(["next", str(season.work)])) == 0
     assert "Round 1 is closed; 8 of its images" in capsys.readouterr().out
-    assert placed(season) == 2
+    assert season.placed() == 2
     assert [line["kind"] for line in journal(season)][-2:] == ["close", "request"]
-    assert labels_csv(season)[first[0]] == "red"
+    assert season.labels_csv()[first[0]] == "red"
 
 
 @WAYS
 def test_an_undo_takes_a_file_back_and_the_undo_of_it_brings_it_again(new_season: Any, way: Any, capsys: Any) -> None:
     season = new_season()
-    turn(season)
-    first = asked(season)
-    drop(season, "a.csv", {first[0]: "red", first[1]: "green"})
-    turn(season)
-    drop(season, "b.csv", {first[0]: "blue", first[2]: "blue"})
-    turn(season)
+    season.turn()
+    first = season.asked()
+    season.drop("a.csv", {first[0]: "red", first[1]: "green"})
+    season.turn()
+    season.drop("b.csv", {first[0]: "blue", first[2]: "blue"})
+    season.turn()
     seq = receipt(season, "b.csv")["seq"]
     assert way(season, lambda: main(["labels", str(season.work), "--undo", str(seq)])) == 0
     assert f"Number {seq} (b.csv) counts no more: 1 labels are gone, 1 are as before it" in capsys.readouterr().out
-    table = labels_csv(season)
+    table = season.labels_csv()
     assert (table[first[0]], table[first[1]], table[first[2]]) == ("red", "green", "unlabelled")
     assert receipt(season, "b.csv")["remarks"] == [{"what": "undone", "seq": seq + 1, "images": 2}]
     assert [line["kind"] for line in journal(season)].count("labels") == 2, "the file in the bin is not taken again"
     assert way(season, lambda: main(["labels", str(season.work), "--undo", str(seq + 1)])) == 0
-    table = labels_csv(season)
+    table = season.labels_csv()
     assert (table[first[0]], table[first[2]]) == ("blue", "blue")
     assert [remark["what"] for remark in receipt(season, "b.csv")["remarks"]] == ["overrules"]
 
@@ -142,7 +98,7 @@ def test_an_undo_takes_a_file_back_and_the_undo_of_it_brings_it_again(new_season
 @WAYS
 def test_what_makes_no_sense_is_answered(new_season: Any, way: Any, capsys: Any) -> None:
     season = new_season()
-    turn(season)
+    season.turn()
     before = (season.work / "data" / "journal.jsonl").read_bytes()
     assert way(season, lambda: main(["labels", str(season.work), "--undo", "1"])) == 1
     assert "no label file" in capsys.readouterr().err
@@ -152,9 +108,9 @@ def test_what_makes_no_sense_is_answered(new_season: Any, way: Any, capsys: Any)
 @WAYS
 def test_a_rescan_finds_new_images_at_once(new_season: Any, way: Any) -> None:
     season = new_season()
-    turn(season)
+    season.turn()
     shutil.copy(season.root / "pool" / "IMG_0000.JPG", season.root / "pool" / "site a" / "NEW.JPG")
-    turn(season)
+    season.turn()
     assert way(season, lambda: main(["rescan", str(season.work)])) == 0
     assert "NEW.JPG" in (season.work / "data" / "labels.csv").read_text(encoding="utf-8")
 
@@ -162,10 +118,10 @@ def test_a_rescan_finds_new_images_at_once(new_season: Any, way: Any) -> None:
 @WAYS
 def test_relocate_names_the_new_places(new_season: Any, way: Any, capsys: Any) -> None:
     season = new_season()
-    turn(season)
-    first = asked(season)
-    drop(season, "a.csv", {first[0]: "red"})
-    turn(season)
+    season.turn()
+    first = season.asked()
+    season.drop("a.csv", {first[0]: "red"})
+    season.turn()
     new = season.root / "another drive ü"
     new.mkdir()
     for kind in ("pool", "train", "validation"):
@@ -179,13 +135,13 @@ def test_relocate_names_the_new_places(new_season: Any, way: Any, capsys: Any) -
     assert work.pool_root() == new / "pool" and work.catalog.counts().missing == 0
     assert work.history.settings["data.unlabelled"] == str(new / "pool")
     work.close()
-    assert labels_csv(season)[first[0]] == "red"
+    assert season.labels_csv()[first[0]] == "red"
 
 
 @WAYS
 def test_relocate_refuses_other_pictures(new_season: Any, way: Any, capsys: Any, tmp_path: Path) -> None:
     season = new_season()
-    turn(season)
+    season.turn()
     (tmp_path / "others").mkdir()
     before = (season.work / "config.toml").read_bytes()
     assert way(season, lambda: main(["relocate", str(season.work), "--unlabelled", str(tmp_path / "others")])) == 1
@@ -196,10 +152,10 @@ def test_relocate_refuses_other_pictures(new_season: Any, way: Any, capsys: Any,
 @WAYS
 def test_rebuild_catalog_keeps_every_label(new_season: Any, way: Any) -> None:
     season = new_season()
-    turn(season)
-    first = asked(season)
-    drop(season, "a.csv", {first[0]: "red"})
-    turn(season)
+    season.turn()
+    first = season.asked()
+    season.drop("a.csv", {first[0]: "red"})
+    season.turn()
     before = (season.work / "data" / "labels.csv").read_bytes()
     assert way(season, lambda: main(["rebuild-catalog", str(season.work)])) == 0
     assert (season.work / "data" / "labels.csv").read_bytes() == before
@@ -208,7 +164,7 @@ def test_rebuild_catalog_keeps_every_label(new_season: Any, way: Any) -> None:
 
 def test_a_wish_that_was_granted_before_a_kill_is_not_granted_twice(new_season: Any) -> None:
     season = new_season()
-    turn(season)
+    season.turn()
     work = Work.open(season.work)
     wish = wishes.Wish("0" * 32, "next")
     name = f"{1:019d}-{wish.id}.json"
@@ -216,7 +172,7 @@ def test_a_wish_that_was_granted_before_a_kill_is_not_granted_twice(new_season: 
     atomic.replace_json(work.folder.wishes / name, {"id": wish.id, "what": wish.what, "arguments": {}})
     assert wishes.carry_out(work, wish).is_granted
     work.close()
-    turn(season)
+    season.turn()
     assert [line["kind"] for line in journal(season)].count("close") == 1
     answer = json.loads((season.work / "wishes" / f"{name[:-5]}.answer.json").read_text(encoding="utf-8"))
     assert answer["granted"] is True
@@ -241,8 +197,8 @@ def test_a_damaged_wish_is_answered_and_the_loop_goes_on(new_season: Any, data: 
     name = f"{1:019d}-{'a' * 32}.json"
     (season.work / "wishes" / name).write_bytes(data)
     (season.work / "wishes" / "notes.json").write_bytes(b"mine")
-    turn(season)
-    assert placed(season) == 1
+    season.turn()
+    assert season.placed() == 1
     answer = json.loads((season.work / "wishes" / f"{name[:-5]}.answer.json").read_text(encoding="utf-8"))
     assert answer["granted"] is False
     assert (season.work / "wishes" / "notes.json").read_bytes() == b"mine"
@@ -260,7 +216,7 @@ def test_a_wish_with_wrong_arguments_is_refused(new_season: Any, what: str, argu
 
 def test_a_wish_that_is_taken_back_leaves_nothing(new_season: Any) -> None:
     season = new_season()
-    turn(season)
+    season.turn()
     lock = DaemonLock.take(WorkFolder.at(season.work))
     try:
 
@@ -279,12 +235,12 @@ def test_a_wish_that_is_taken_back_leaves_nothing(new_season: Any) -> None:
 
 def test_the_history_of_an_image_and_the_list_of_files(new_season: Any, capsys: Any) -> None:
     season = new_season()
-    turn(season)
-    first = asked(season)
-    drop(season, "a.csv", {first[0]: "red"})
-    turn(season)
-    drop(season, "b.csv", {first[0]: "blue"})
-    turn(season)
+    season.turn()
+    first = season.asked()
+    season.drop("a.csv", {first[0]: "red"})
+    season.turn()
+    season.drop("b.csv", {first[0]: "blue"})
+    season.turn()
     assert main(["labels", str(season.work)]) == 0
     files = capsys.readouterr().out
     assert "a.csv: 1 label" in files and "b.csv: 1 label" in files
@@ -297,12 +253,12 @@ def test_the_history_of_an_image_and_the_list_of_files(new_season: Any, capsys: 
 
 def test_files_of_one_round_that_disagree_are_listed(new_season: Any) -> None:
     season = new_season()
-    turn(season)
-    first = asked(season)
-    drop(season, "ann.csv", {first[0]: "red", first[1]: "red"})
-    drop(season, "ben.csv", {first[0]: "blue", first[2]: "green"})
-    turn(season)
-    table = labels_csv(season)
+    season.turn()
+    first = season.asked()
+    season.drop("ann.csv", {first[0]: "red", first[1]: "red"})
+    season.drop("ben.csv", {first[0]: "blue", first[2]: "green"})
+    season.turn()
+    table = season.labels_csv()
     assert (table[first[0]], table[first[1]], table[first[2]]) == ("blue", "red", "green")
     conflicts = (season.work / "data" / "conflicts.csv").read_text(encoding="utf-8")
     assert conflicts.count("files_disagree") == 1 and first[0] in conflicts and "ann.csv" in conflicts
