@@ -39,8 +39,8 @@ def read_facts(work: Work, *, worker_runs: bool, rounds_left: float, resting: fr
     facts = _round_facts(work, facts, rounds_left)
     facts = _result_facts(work, facts)
     facts = replace(facts, worker=worker_runs or is_held(work.folder.worker_lock))
-    is_away = POOL in work.catalog.fact("away", [])
-    return replace(facts, job="" if is_away else next_job(facts, resting))
+    waits = _is_pool_empty(work) or POOL in work.catalog.fact("away", [])
+    return replace(facts, job="" if waits else next_job(facts, resting))
 
 
 def _journal_facts(work: Work) -> Facts:
@@ -49,7 +49,7 @@ def _journal_facts(work: Work) -> Facts:
     unabsorbed = pending_shards(work)
     absorbed = len(work.catalog.absorbed_shards())
     every_s = work.config.daemon.rescan_s
-    every_s = min(every_s, RESCAN_AWAY_S) if work.catalog.fact("away", []) else every_s
+    every_s = min(every_s, RESCAN_AWAY_S) if _is_pool_empty(work) or work.catalog.fact("away", []) else every_s
     quiet_s = max(every_s, 9 * work.scan_took_s)
     rest_over = time.monotonic() - work.scan_ended_s > quiet_s
     return Facts(
@@ -68,6 +68,12 @@ def _journal_facts(work: Work) -> Facts:
         listed=work.listed,
         scan_due=scanned and (work.scan is not None or rest_over),
     )
+
+
+def _is_pool_empty(work: Work) -> bool:
+    """Return whether no image to label was ever seen: the folder may be where a disk is not mounted yet."""
+    version = work.catalog.fact("pool_version", 0)
+    return work.cached("empty", version, lambda: not any(True for _ in work.catalog.pool_keys(with_missing=True)))
 
 
 def _learner_facts(work: Work, facts: Facts) -> Facts:
@@ -95,13 +101,14 @@ def _learner_facts(work: Work, facts: Facts) -> Facts:
         return facts
     fit_stamp = (*stamp, learner.number, facts.shards, *work.history.classes)
     fit, fittable = work.cached("fit", fit_stamp, lambda: _fit(work, learner.number))
-    uncovered = work.cached("uncovered", fit_stamp, lambda: count_uncovered(work, learner.number))
+    pool_stamp = (facts.pool_version, learner.number, facts.shards)
+    uncovered = work.cached("uncovered", pool_stamp, lambda: count_uncovered(work, learner.number))
     return replace(facts, fit=fit, fittable=fittable, uncovered=uncovered)
 
 
 def fit_rows(work: Work, learner: int) -> tuple[embeddings.RowArray, list[str]]:
     """Return the labelled rows that a learner has embedded, in the order of their key hashes, and their species."""
-    rows, species = work.catalog.labelled()
+    rows, species = work.cached("labelled", work.catalog.pool_stamp, work.catalog.labelled)
     classes = set(work.history.classes)
     usable = work.vectors(learner).covers(rows) & np.array([name in classes for name in species], dtype=bool)
     return rows[usable], [name for name, good in zip(species, usable, strict=True) if good]

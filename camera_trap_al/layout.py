@@ -171,6 +171,17 @@ class WorkFolder:
     def _normal_bin(self) -> Path:
         return Path(os.path.normpath(self.bin))
 
+    def _is_behind_link(self, path: Path) -> bool:
+        base = next((base for base in self._bases if path.parent.is_relative_to(base)), None)
+        if base is None:
+            return False
+        below = path.parent.relative_to(base)
+        return os.path.realpath(path.parent) != os.path.normpath(os.path.realpath(base) / below)
+
+    @functools.cached_property
+    def _bases(self) -> tuple[Path, Path]:
+        return Path(os.path.normpath(self.state)), Path(os.path.normpath(self.root))
+
     def private_folders(self) -> list[Path]:
         """Return the folders that `state_dir` moves; `run` makes them."""
         return [self.journal.parent, self.intake, self.models, self.embedding, self.checkpoints]

@@ -110,6 +110,7 @@ class Loop:
         self.last_problem: dict[str, str] = {}
         self._online = True
         self._circles, self._begun_on = Circles(), Facts()
+        self.give_up_after = float("inf")
         self.stop = work.stop = stop or threading.Event()
         self.wake = wake or threading.Event()
         self.on_turn = on_turn
@@ -141,6 +142,8 @@ class Loop:
                 except Exception as error:
                     # A share that stumbles, a file that another program holds: the facts are read again later.
                     self._rest("FACTS", error)
+                    if self.rests.failures["FACTS"] >= self.give_up_after:
+                        raise
                     self.wake.wait(min(self.rests.first_end_s(), LONGEST_WAIT_S))
                     continue
                 self._forget("FACTS")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from camera_trap_al.core.records import ImageKey, Prediction
+from camera_trap_al.core.spreadsheets import is_safe_name
 from camera_trap_al.core.steps import Facts
 from camera_trap_al.exporters import ExportCheckError, ExportSource, exporters, write_check
 from camera_trap_al.facts import fit_digest, fit_rows
@@ -97,7 +98,9 @@ def list_all(work: Work, facts: Facts) -> None:
     )
     held: list[OSError] = []
     try:
-        write_labels(folder.labels, work.catalog.pool_keys(), work.history.label_of)
+        allow_formula = work.config.selector.allow_formula_names
+        keys = (key for key in work.catalog.pool_keys() if is_safe_name(key.path, allow_formula=allow_formula))
+        write_labels(folder.labels, keys, work.history.label_of)
     except OSError as error:
         held.append(error)
     for path, header, rows in problems:

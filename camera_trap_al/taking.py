@@ -116,24 +116,26 @@ def take_labels(work: Work, name: str) -> None:
             receipt = receipts.receipt_of_error(copy, error, _now(), len(work.history.awaited()))
         else:
             if decision.is_good:
-                _journal(work, copy, decision)
+                fields = journal_fields(decision)
+                del decision  # a million labels are held once, not twice
+                _journal(work, copy, fields)
                 return
             receipt = receipts.receipt_of_decision(copy, decision, _now())
     receipts.write_receipt(work.folder.bin, work.folder.reports, name, receipt)
     log.info("labels: %s: %s", copy.name, receipts.verdict_in_words(receipt))
 
 
-def _journal(work: Work, copy: PrivateCopy, decision: Decision) -> None:
+def _journal(work: Work, copy: PrivateCopy, fields: dict[str, Any]) -> None:
     number = work.history.newest_round()
     facts = {"name": copy.name, "sha256": copy.sha256, "mtime_ns": copy.mtime_ns, "round": number}
-    work.append("labels", {**facts, **journal_fields(decision)})
+    work.append("labels", facts | fields)
     log.info(
         "labels: took %d of %d rows from %s (round %d); %d of the request are left",
-        len(decision.taken),
-        decision.counts["rows"],
+        len(fields["rows"]),
+        fields["answer"]["counts"]["rows"],
         copy.name,
         number,
-        decision.requested_left,
+        fields["answer"]["requested_left"],
     )
 
 

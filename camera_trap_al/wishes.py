@@ -5,6 +5,7 @@ Without a daemon the verb takes its lock and carries the wish out itself, by the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -65,6 +66,7 @@ def grant(work: Work, name: str) -> None:
     log.info("wish: %s", answer.text)
     facts = {"format": FORMAT, "granted": answer.is_granted, "text": answer.text}
     atomic.replace_json(path.with_name(_answer_name(name)), facts)
+    _remove_old(path.parent)
 
 
 def carry_out(work: Work, wish: Wish) -> Answer:
@@ -130,12 +132,13 @@ def _here(root: Path, folder: WorkFolder, wish: Wish) -> Answer | None:
         lock.release()
 
 
-def remove_old(folder: Path) -> None:
+def _remove_old(folder: Path) -> None:
     """Remove answered wishes for which nobody waits any more (their verb was killed)."""
     for answer in folder.glob(f"*{ANSWER}"):
-        if abs(time.time() - answer.stat().st_mtime) > KEPT_ANSWERS_S:
-            atomic.discard_file(answer.with_name(answer.name.removesuffix(ANSWER) + ".json"))
-            atomic.discard_file(answer)
+        with contextlib.suppress(FileNotFoundError):
+            if abs(time.time() - answer.stat().st_mtime) > KEPT_ANSWERS_S:
+                atomic.discard_file(answer.with_name(answer.name.removesuffix(ANSWER) + ".json"))
+                atomic.discard_file(answer)
 
 
 def _answer_name(name: str) -> str:
@@ -149,9 +152,9 @@ def _read(path: Path) -> Wish:
         raise ValueError("it is no small file.")
     try:
         value = json.loads(path.read_bytes())
-        if value["format"] != FORMAT:
-            raise ValueError("another version of this program wrote it.")
         wish = Wish(str(value["id"]), str(value["what"]), dict(value["arguments"]))
+        if value.get("format", FORMAT) != FORMAT:
+            raise ValueError("another version of this program wrote it.")
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"it lacks {error}.") from error
     if path.name[20:] != f"{wish.id}.json":

@@ -39,7 +39,7 @@ from camera_trap_al.lock import is_held
 from camera_trap_al.places import patience
 from camera_trap_al.space import require_space
 from camera_trap_al.store import atomic, embeddings, generations
-from camera_trap_al.store.journal import LabelJournal, Line, read_journal
+from camera_trap_al.store.journal import LabelJournal, Line, has_first_line, read_journal
 from camera_trap_al.version import program_version
 
 ROOT_SAMPLE = 20
@@ -98,7 +98,6 @@ class Work:
     unprojected: list[ImageKey] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
     scan: Scan | None = None
-    scan_wished: bool = False
     poll_s: float = DaemonConfig.poll_s
     scan_ended_s: float = float("-inf")
     scan_took_s: float = 0.0
@@ -116,7 +115,7 @@ class Work:
         """
         folder, config = read_work_config(root)
         private.check(folder)
-        for path in [*folder.public_folders(), *folder.private_folders()]:
+        for path in [*folder.public_folders(), folder.wishes, *folder.private_folders()]:
             atomic.make_folder(path)
         _wait_for_old_worker(folder, stop or threading.Event())
         _remove_leftovers(folder)
@@ -226,7 +225,7 @@ def _open_journal(folder: WorkFolder) -> LabelJournal:
     Raises `JournalDamagedError` where it is gone or holds nothing although the work folder was in use.
     """
     path = folder.journal
-    if path.exists() and read_journal(path)[0]:
+    if path.exists() and (has_first_line(path) or read_journal(path)[0]):
         return LabelJournal.open(path)
     if folder.catalog.exists():
         raise JournalDamagedError(
@@ -318,10 +317,12 @@ def _wait_for_old_worker(folder: WorkFolder, stop: threading.Event) -> None:
 
 
 def _remove_leftovers(folder: WorkFolder) -> None:
-    for place in {folder.root, folder.data, folder.bin, folder.journal.parent, folder.intake}:
-        for partial in place.glob(".*.partial"):
-            if partial.is_file():
-                atomic.discard_file(partial)
+    places = {folder.root, folder.state, folder.data, folder.journal.parent, folder.intake, folder.bin, folder.reports}
+    places |= {folder.wishes, folder.export, *folder.test_results.glob("*/"), *folder.embedding.glob("gen-*/")}
+    for partial in sorted(partial for place in places for partial in place.glob(".*.partial")):
+        # Other programs have partial files of their own in the bin.
+        if partial.is_file() and folder.may_write(partial):
+            atomic.discard_file(partial)
     for parent in (folder.models, folder.embedding, folder.checkpoints):
         generations.remove_trash(parent)
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from camera_trap_al.errors import EXIT_PROBLEM, CameraTrapAlError, UsageError
 from camera_trap_al.store import atomic
 from camera_trap_al.version import program_version
+from camera_trap_al_service.logs import say, say_text
 from camera_trap_al_service.progress import Bars, log_to_terminal
 
 
@@ -33,23 +34,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.verb(options)
         return code
     except CameraTrapAlError as error:
-        print(f"camera-trap-al: {error}", file=sys.stderr)
+        say(f"camera-trap-al: {error}", to=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     except SQLAlchemyError as error:
         text = f"The catalogue cannot be read: {error.__cause__ or error}. `run` makes it anew if it is damaged."
-        print(f"camera-trap-al: {text}", file=sys.stderr)
+        say(f"camera-trap-al: {text}", to=sys.stderr)
         return EXIT_PROBLEM
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PROBLEM
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
-        print(
+        say(
             f"camera-trap-al: the system refused{where}: {error.strerror or error}. Is the disk full, or may you not write"
             " there? Nothing that was acknowledged is lost.",
-            file=sys.stderr,
+            to=sys.stderr,
         )
         logging.getLogger(__name__).debug("refused", exc_info=True)
         return EXIT_PROBLEM
@@ -190,9 +191,7 @@ def _init(options: argparse.Namespace) -> int:
     bars = Bars()
     lines = init(options.work, folders, given, on_progress=bars.show)
     bars.close()
-    for line in lines:
-        print(line)
-    print(f"Next: camera-trap-al run {_quoted(options.work)}")
+    say(*lines, f"Next: camera-trap-al run {_quoted(options.work)}")
     return 0
 
 
@@ -212,18 +211,18 @@ def _status(options: argparse.Namespace) -> int:
     from camera_trap_al_service.reading import read_status, status_text
 
     status = read_status(options.work)
-    print(json.dumps(status, ensure_ascii=False, indent=1) if options.json else status_text(status))
+    say_text(json.dumps(status, ensure_ascii=False, indent=1) if options.json else status_text(status))
     return 0
 
 
 def _wish(options: argparse.Namespace, **arguments: object) -> int:
     from camera_trap_al.wishes import ask
 
-    answer = ask(options.work, options.wish, say=lambda text: print(text, file=sys.stderr), **arguments)
+    answer = ask(options.work, options.wish, say=lambda text: say(text, to=sys.stderr), **arguments)
     if answer.is_granted:
-        print(answer.text)
+        say(answer.text)
         return 0
-    print(f"camera-trap-al: {answer.text}", file=sys.stderr)
+    say(f"camera-trap-al: {answer.text}", to=sys.stderr)
     return EXIT_PROBLEM
 
 
@@ -235,7 +234,7 @@ def _labels(options: argparse.Namespace) -> int:
             raise UsageError("--undo withdraws a whole label file, so it takes no image.")
         options.wish = "undo"
         return _wish(options, seq=options.undo)
-    print("\n".join(label_files(options.work) if options.image is None else image_history(options.work, options.image)))
+    say(*(label_files(options.work) if options.image is None else image_history(options.work, options.image)))
     return 0
 
 
@@ -252,17 +251,17 @@ def _check(options: argparse.Namespace) -> int:
     from camera_trap_al_service.reading import check_file, check_work, salvage
 
     if options.salvage is not None:
-        print(salvage(options.work, options.salvage))
+        say(salvage(options.work, options.salvage))
         return 0
     lines, good = check_work(options.work) if options.file is None else check_file(options.work, options.file)
-    print("\n".join(lines))
+    say(*lines)
     return 0 if good else 1
 
 
 def _export(options: argparse.Namespace) -> int:
     from camera_trap_al_service.verbs import export
 
-    print(export(options.work, options.to))
+    say(export(options.work, options.to))
     return 0
 
 
@@ -272,7 +271,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     bars = Bars()
     metrics = evaluate(options.work, options.images, bars.reporter("classifying"))
     bars.close()
-    print(json.dumps(metrics, ensure_ascii=False, indent=1) if options.json else metrics_text(metrics))
+    say_text(json.dumps(metrics, ensure_ascii=False, indent=1) if options.json else metrics_text(metrics))
     return 0
 
 
@@ -289,14 +288,14 @@ def _predict(options: argparse.Namespace) -> int:
         on_progress=bars.reporter("classifying"),
     )
     bars.close()
-    print("\n".join(lines))
+    say(*lines)
     return 0
 
 
 def _demo(options: argparse.Namespace) -> int:
     from camera_trap_al_service.demo import demo
 
-    demo(options.seed, options.dir, say=print)
+    demo(options.seed, options.dir, say=say)
     return 0
 
 

@@ -86,13 +86,15 @@ def _warn_of_share(folder: WorkFolder, config: Config) -> None:
 
 def _run_loop(loop: Loop, until: str, lease: Lease) -> None:
     heart = Heart(loop.work)
-    watch = Watch(loop.work.folder.bin, loop.wake.set)
+    watch = Watch(loop.work.folder.bin, loop.wake.set, also=[loop.work.folder.wishes])
 
     def on_turn(loop: Loop, facts: Facts, step: Step) -> None:
         watch.check()
         heart.beat(loop, facts, step)
 
     loop.on_turn = on_turn
+    if until != "stopped" or loop.rounds_left() < float("inf"):
+        loop.give_up_after = GIVE_UP_AFTER
     try:
         loop.run(until=_ending(loop, until))
         lease.check()

@@ -1,11 +1,11 @@
-"""Wakes the loop when something changes in `new_labels_bin`. Only a help: the listing decides, and comes round anyway."""
+"""Wakes the loop when the bin or the wishes change. Only a help: the listing decides, and comes round anyway."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -78,14 +78,15 @@ class _Waker(FileSystemEventHandler):
 
 
 class Watch:
-    """Watches one folder until it is stopped; where that does not work, says so once and leaves it to polling.
+    """Watches a folder until it is stopped; where that does not work, says so once and leaves it to polling.
 
     Parameters
     ----------
+    also : further folders on the same disk
     wake : called at each change, at most twice a second, from another thread
     """
 
-    def __init__(self, folder: Path, wake: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, wake: Callable[[], None], also: Iterable[Path] = ()) -> None:
         self._folder = folder
         self._observer = None
         if is_network(folder):
@@ -94,7 +95,9 @@ class Watch:
         try:
             observer = Observer()
             observer.daemon = True
-            observer.schedule(_Waker(Coalesced(wake)), str(folder), recursive=False)
+            waker = _Waker(Coalesced(wake))
+            for watched in (folder, *also):
+                observer.schedule(waker, str(watched), recursive=False)
             observer.start()
         # The back ends raise OSError (no watches left), and whatever their system libraries do.
         except Exception as error:

@@ -40,31 +40,35 @@ class FakeListing:
         number = self.error or self.errors.get(inner, 0)
         if number:
             raise OSError(number, os.strerror(number), os.fspath(path))
-        return _Entries([entry for entry in self._scandir(path) if not self._is_left_out(entry)])
+        return Entries([entry for entry in self._scandir(path) if not self._is_left_out(entry)])
 
     def _is_left_out(self, entry: os.DirEntry[str]) -> bool:
         share = int(hashlib.sha256(entry.name.encode("utf-8", "surrogateescape")).hexdigest()[:8], 16) / 2**32
         return self.left_out >= 1 or (entry.is_file(follow_symlinks=False) and share < self.left_out)
 
 
-class _Entries:
-    def __init__(self, entries: list[os.DirEntry[str]]) -> None:
-        self._entries = iter(entries)
+class Entries:
+    """What a listing gives; `entries` may be changed before it is read."""
 
-    def __iter__(self) -> Iterator[os.DirEntry[str]]:
-        return self
+    def __init__(self, entries: list[Any]) -> None:
+        self.entries = entries
 
-    def __next__(self) -> os.DirEntry[str]:
-        return next(self._entries)
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.entries)
 
-    def __enter__(self) -> _Entries:
+    def __next__(self) -> Any:
+        if not self.entries:
+            raise StopIteration
+        return self.entries.pop(0)
+
+    def __enter__(self) -> Entries:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        self._entries = iter(())
+        self.entries = []
 
 
 EIO, ESTALE, EACCES = errno.EIO, getattr(errno, "ESTALE", errno.EIO), errno.EACCES

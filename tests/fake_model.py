@@ -11,6 +11,7 @@ from PIL import Image
 
 from camera_trap_al.exporters import ExportSource
 from camera_trap_al.learn.classifier import fit_classifier, save_classifier
+from camera_trap_al.store import generations
 
 FEATURES, DIMENSION, REFERENCES = 3 * 4 * 4, 6, 4
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
@@ -87,6 +88,7 @@ def make_source(root: Path, classes: tuple[str, ...] = ("blue", "green", "red"),
     (model / "embedding_model_weights.pt").write_bytes(b"weights for the sister pipeline")
     np.save(model / "reference_images.npy", references)
     np.save(model / "reference_embeddings.npy", embed(references))
+    generations.write_manifest(model, {"kind": "model"})
 
     labelled = [(name, seed) for name in classes for seed in range(100, 110)]
     pictures = np.stack([picture(colours[classes.index(name)], seed) for name, seed in labelled])

@@ -17,7 +17,7 @@ from camera_trap_al import engine
 from camera_trap_al.core.records import Box
 from camera_trap_al.engine import Decoders
 from camera_trap_al.errors import ImageUnreadableError, StopRequested
-from camera_trap_al.images import DecodeLimits, content_hash, hash_file, read_image
+from camera_trap_al.images import DEFAULT_LIMITS, DecodeLimits, content_hash, hash_file, read_image
 
 FAULT = "CTAL_DECODER_FAULT"
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
@@ -36,7 +36,7 @@ def pictures(tmp_path):
 def make():
     made = []
 
-    def decoders(limits=DecodeLimits(), **options):
+    def decoders(limits=DEFAULT_LIMITS, **options):
         made.append(Decoders(limits, **options))
         return made[-1]
 

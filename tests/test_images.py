@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 import struct
 import zlib
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from camera_trap_al.core.records import Box
 from camera_trap_al.errors import ImageUnreadableError
-from camera_trap_al.images import DecodeLimits, capture_time, read_image
+from camera_trap_al.images import DecodeLimits, capture_time, content_hash, hash_file, read_image
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 
@@ -209,6 +210,58 @@ def test_the_limits_can_be_set(tmp_path):
     assert code_of(path, limits=DecodeLimits(max_side=95)) == "too_large"
     assert code_of(path, limits=DecodeLimits(max_bytes=10)) == "too_large"
     assert read_image(path, limits=DecodeLimits(96 * 64, 96)).any()
+
+
+def test_a_text_that_unpacks_without_end_is_refused(tmp_path):
+    image = left_red_right_blue()
+    data = saved(tmp_path / "a.png", image).read_bytes()
+    bomb = b"zTXt" + b"a\0\0" + zlib.compress(b"\0" * 5_000_000)
+    (tmp_path / "a.png").write_bytes(
+        data[:33] + struct.pack(">I", len(bomb) - 4) + bomb + struct.pack(">I", zlib.crc32(bomb)) + data[33:]
+    )
+    assert code_of(tmp_path / "a.png") == "too_large"
+
+
+def test_a_damaged_remark_in_a_png_costs_no_pixels(tmp_path):
+    path = saved(tmp_path / "a.png", left_red_right_blue())
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + struct.pack(">I", 3) + b"tEXta\0bxxxx" + data[33:])
+    assert close_to(read_image(path, px=8)[4, 1], RED)
+    path.write_bytes(data[:29] + b"xxxx" + data[33:])
+    assert code_of(path) == "unreadable"
+
+
+def test_what_can_be_decoded_is_used_if_that_is_allowed(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    path = saved(tmp_path / "a.jpg", Image.fromarray(noise))
+    path.write_bytes(path.read_bytes()[:-3000])
+    assert read_image(path, limits=DecodeLimits(allow_truncated=True))[:100].std() > 30
+    assert code_of(path) == "truncated"
+
+
+def test_large_grey_images_of_many_bits_are_mapped_in_parts(tmp_path):
+    values = np.full((700, 20), 257 * 40, np.uint16)
+    values[600:] = 257 * 200
+    pixels = read_image(saved(tmp_path / "a.png", Image.fromarray(values)), px=70)
+    assert pixels[30, 5].tolist() == [40] * 3 and pixels[66, 5].tolist() == [200] * 3
+
+
+def test_the_hash_is_of_the_content_alone(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"x" * 3_000_000)
+    assert hash_file(path) == content_hash(b"x" * 3_000_000) != content_hash(b"x")
+    assert len(hash_file(path)) == 32
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ImageUnreadableError, match="folder"):
+        hash_file(tmp_path / "folder")
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no sockets among files here")
+def test_a_socket_is_not_opened(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("socket.jpg")
+    assert code_of(tmp_path / "socket.jpg") == "not_an_image"
 
 
 def test_a_missing_file_is_for_the_caller_to_judge(tmp_path):

@@ -30,7 +30,7 @@ OWN = {
     "store": {"core", "store"},
     "labels": {"core", "store", "labels"},
     "catalog": {"core", "catalog"},
-    "exporters": {"core", "store", "exporters", "learn.classifier", "version"},
+    "exporters": {"core", "store", "exporters", "learn.classifier", "learn.onnx_files", "version"},
     "learn": {"core", "store", "images", "engine", "learn", "version"},
 }
 

@@ -33,9 +33,13 @@ class Catalog:
     One process writes (the daemon); others open it with `read_only`.
     """
 
-    def __init__(self, engine: Engine, roots: Sequence[str]) -> None:
+    def __init__(self, engine: Engine, roots: Sequence[str], *, read_only: bool = False) -> None:
         self._engine = engine
         self._roots = tuple(roots)
+        self._is_read_only = read_only
+        # Read anew only when the pool changes: of hundreds of thousands of images, each round answers a hundred.
+        self._shown: tuple[int, RowArray, npt.NDArray[np.uint64]] | None = None
+        self._facts: dict[str, str] | None = None  # each turn of the loop asks for a dozen
 
     @classmethod
     def open(cls, path: Path, *, roots: Sequence[str] = (TRAIN, VALIDATION, POOL), read_only: bool = False) -> Catalog:
@@ -56,7 +60,7 @@ class Catalog:
         def _begin(connection: Connection) -> None:
             connection.exec_driver_sql("BEGIN")
 
-        catalog = cls(engine, roots)
+        catalog = cls(engine, roots, read_only=read_only)
         try:
             if not read_only:
                 with catalog._write() as connection:
@@ -79,9 +83,10 @@ class Catalog:
 
     def fact(self, key: str, default: Any = None) -> Any:
         """Return a single fact, or `default`."""
-        with self._engine.connect() as connection:
-            value = connection.scalar(select(meta.c.value).where(meta.c.key == key))
-        return default if value is None else json.loads(value)
+        if self._facts is None or self._is_read_only:
+            with self._engine.connect() as connection:
+                self._facts = dict(connection.execute(select(meta.c.key, meta.c.value)).tuples().all())
+        return json.loads(self._facts[key]) if key in self._facts else default
 
     def note(self, key: str, value: Any) -> None:
         """Keep a single fact; durable on return."""
@@ -96,8 +101,7 @@ class Catalog:
     @property
     def pool_stamp(self) -> tuple[int, int]:
         """What changes whenever images or their answers do, and with no other journal line."""
-        with self._engine.connect() as connection:
-            return _read(connection, "answered", 0), _read(connection, "pool_version", 0)
+        return int(self.fact("answered", 0)), int(self.fact("pool_version", 0))
 
     def project(
         self, answers: Mapping[ImageKey, tuple[str | None, str | None, int]], mark: int, *, identity: str
@@ -143,7 +147,8 @@ class Catalog:
                 n_changed += taken.n_changed
                 unread += taken.unread
             if n_changed:
-                _change_pool(connection)
+                # What is computed of the whole pool is computed anew once, when the scan ends; this outlives one that fails.
+                _note(connection, "pool_changed", True)
         return Taken(n_changed, unread)
 
     def keep_unseen(self, root: str, paths: Sequence[str], scan: int) -> None:
@@ -159,7 +164,7 @@ class Catalog:
                 _change_pool(connection)
 
     def end_scan(
-        self, scan: int, roots: Sequence[str], changed: bool, facts: Mapping[str, Any], *, elapsed_s: float
+        self, scan: int, roots: Sequence[str], facts: Mapping[str, Any], *, elapsed_s: float
     ) -> dict[str, float]:
         """Count what scan number `scan` did not see, and note that it ended. One transaction.
 
@@ -174,6 +179,7 @@ class Catalog:
         """
         away = {}
         with self._write() as connection:
+            changed = _read(connection, "pool_changed", False)
             for root in roots:
                 fraction, lost = sightings.count_missed(connection, root, scan, elapsed_s)
                 changed = changed or lost
@@ -181,6 +187,7 @@ class Catalog:
                     away[root] = fraction
             if changed:
                 _change_pool(connection)
+                _note(connection, "pool_changed", False)
             _note(connection, "scan", scan)
             _note(connection, "scanned", True)
             _note(connection, "scan_facts", dict(facts))
@@ -262,12 +269,22 @@ class Catalog:
 
     def askable(self) -> tuple[RowArray, npt.NDArray[np.uint64]]:
         """Return rows and key hashes of pool images that need an answer and can be shown, in ascending order."""
-        query = self._usable(images.c.key_hash).outerjoin(labels, labels.c.path == images.c.path)
-        query = query.where(images.c.root == POOL, images.c.listed, labels.c.path.is_(None)).order_by(items.c.row)
+        answered = select(items.c.row).select_from(labels)
+        answered = answered.join(images, and_(images.c.root == POOL, images.c.path == labels.c.path))
+        answered = answered.join(items, items.c.image == images.c.id)
         with self._engine.connect() as connection:
-            pairs = connection.execute(query).all()
-        rows = np.array([row for row, _ in pairs], dtype=np.int64)
-        return rows, np.array([value for _, value in pairs], dtype=np.int64).view(np.uint64)
+            version = _read(connection, "pool_version", 0)
+            if self._shown is None or self._shown[0] != version:
+                self._shown = (version, *self._read_shown(connection))
+            _, rows, hashes = self._shown
+            is_open = ~np.isin(rows, np.array(list(connection.scalars(answered)), dtype=np.int64))
+        return rows[is_open], hashes[is_open]
+
+    def _read_shown(self, connection: Connection) -> tuple[RowArray, npt.NDArray[np.uint64]]:
+        query = self._usable(images.c.key_hash).where(images.c.root == POOL, images.c.listed)
+        pairs = np.array([tuple(pair) for pair in connection.execute(query)], dtype=np.int64).reshape(-1, 2)
+        pairs = pairs[np.argsort(pairs[:, 0])]
+        return pairs[:, 0].copy(), pairs[:, 1].copy().view(np.uint64)
 
     def live_rows(self, *roots: str) -> RowArray:
         """Return the rows of readable, present images of these folders, in the order of their key hashes."""
@@ -360,8 +377,11 @@ class Catalog:
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
-            yield connection
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        finally:
+            self._facts = None
 
 
 def _change_pool(connection: Connection) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.found import POOL, Found
+from camera_trap_al.core.spreadsheets import UNPRINTABLE, is_safe_name
 from camera_trap_al.errors import ImageUnreadableError
 
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
@@ -33,7 +34,6 @@ KINDS = {
     "name": "files whose name is not valid text (unsafe_name; skipped: rename them)",
     "other": "files that are no photographs (skipped)",
 }
-UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 SLICE_FILES = 10_000
 SLICE_S = 1.0
 
@@ -67,16 +67,6 @@ def printable(path: str) -> str:
     return "".join(
         c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in UNPRINTABLE else c for c in text
     )
-
-
-def is_safe_name(path: str, *, allow_formula: bool = False) -> bool:
-    """Return whether spreadsheets cannot take the path for a formula, and no line break or control character is in it.
-
-    `allow_formula` lifts the first.
-    """
-    starts = any(part[:1] in ("=", "+", "-", "@") for part in path.split("/"))
-    is_formula = starts and any(c in path for c in "(|!")
-    return (allow_formula or not is_formula) and not any(unicodedata.category(c) in UNPRINTABLE for c in path)
 
 
 def walk(
@@ -281,7 +271,7 @@ class Scan:
         """
         facts = {kind: dict(tally.counts) for kind, tally in self.tallies.items()}
         roots = list(self._folders)
-        return self._catalog.end_scan(self.number, roots, self.changed > 0, facts, elapsed_s=elapsed_s)
+        return self._catalog.end_scan(self.number, roots, facts, elapsed_s=elapsed_s)
 
     def _walk_all(self) -> Iterator[tuple[str, Found]]:
         for kind, folder in self._folders.items():

@@ -20,6 +20,7 @@ from camera_trap_al.core.matching import (
     shown,
 )
 from camera_trap_al.core.records import ImageKey, LabelRow, Notice, Rejection
+from camera_trap_al.core.spreadsheets import unguarded
 from camera_trap_al.errors import LabelFileError
 
 _SUGGESTIONS = 200  # rows that get one; a file of a million wrong rows must not take hours
@@ -188,7 +189,7 @@ class _Intake:
 
     def confirm(self, row: LabelRow, key: ImageKey) -> None:
         """Take in a row without a Species whose Confirmed is true."""
-        match = self.classes.match(row.prediction)
+        match = self.classes.match(unguarded(row.prediction))
         if match.kind == "class" and match.name in self.published.get(key, ()):
             self.confirmed.add(key, match.name, row.line)
         else:

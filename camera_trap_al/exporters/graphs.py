@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from camera_trap_al.errors import ModelError
 from camera_trap_al.learn.classifier import Classifier
+from camera_trap_al.learn.onnx_files import check_self_contained
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
@@ -89,12 +90,11 @@ def parse(data: bytes, name: str) -> ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
+    check_self_contained(data, f"{name} of the model")
     try:
         raw = onnx.load_model_from_string(data)
     except DecodeError as error:
         raise ModelError(f"{name} of the model is damaged ({error}).", hint="Set this model aside.") from error
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in raw.graph.initializer):
-        raise ModelError(f"{name} of the model keeps weights in other files.", hint="Set this model aside.")
     ends = [[value.name for value in values] for values in (raw.graph.input, raw.graph.output)]
     if ends != [[IMAGES], [EMBEDDING]]:
         raise ModelError(f"{name} of the model is not one from images to embedding.", hint="Set this model aside.")

@@ -73,11 +73,11 @@ def read_parts(source: ExportSource) -> Parts:
     model = source.model_folder
     try:
         parts = Parts(
-            facts=json.loads((model / MODEL_FACTS).read_text(encoding="utf-8")),
-            raw_onnx=(model / RAW_ONNX).read_bytes(),
-            sister=(model / SISTER).read_bytes(),
-            images=np.load(model / REFERENCE_IMAGES, allow_pickle=False),
-            embeddings=np.load(model / REFERENCE_EMBEDDINGS, allow_pickle=False),
+            facts=json.loads(generations.read_noted(model, MODEL_FACTS)),
+            raw_onnx=generations.read_noted(model, RAW_ONNX),
+            sister=generations.read_noted(model, SISTER),
+            images=_array(generations.read_noted(model, REFERENCE_IMAGES)),
+            embeddings=_array(generations.read_noted(model, REFERENCE_EMBEDDINGS)),
             proba=np.load(source.checkpoint_folder / REFERENCE, allow_pickle=False),
             classifier=load_classifier(source.checkpoint_folder),
         )
@@ -150,6 +150,11 @@ def _manifest(source: ExportSource, parts: Parts, files: Mapping[str, bytes]) ->
 
 def _created_by() -> str:
     return f"camera_trap_al {program_version()}"
+
+
+def _array(data: bytes) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    return array
 
 
 def _npy(values: Any) -> bytes:

@@ -108,7 +108,7 @@ class Inbox:
         if not look.digest:
             try:
                 with _open(file.path) as source:
-                    look.digest = _digest_to_keep(source, file.size) if _is_unchanged(source, file) else ""
+                    look.digest = _digest_to_keep(source, file.size, MAX_BYTES) if _is_unchanged(source, file) else ""
             except OSError:
                 return ""
         return look.digest
@@ -239,7 +239,7 @@ def _is_unchanged(source: BinaryIO, file: BinFile) -> bool:
     return stat.S_ISREG(facts.st_mode) and seen == (file.size, file.mtime_ns, file.inode)
 
 
-def _digest_to_keep(source: BinaryIO, size: int, max_bytes: int = MAX_BYTES) -> str:
+def _digest_to_keep(source: BinaryIO, size: int, max_bytes: int) -> str:
     """Return the hash by which a file is known: of all of it, or of its first MB if it is too big to be read."""
     return _digest(source) if size <= max_bytes else hashlib.sha256(source.read(BLOCK_BYTES)).hexdigest()
 

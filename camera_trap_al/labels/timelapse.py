@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from camera_trap_al.core.records import UNLABELLED, ImageKey, Prediction
+from camera_trap_al.core.spreadsheets import safe_cell
 from camera_trap_al.errors import HELD, FileHeldError
 from camera_trap_al.store import atomic
 from camera_trap_al.store.json_files import read_object
@@ -126,23 +127,20 @@ def read_placed(path: Path, selector: Path) -> int | str:
 
 def write_labels(path: Path, keys: Iterable[ImageKey], label_of: Callable[[ImageKey], str | None]) -> None:
     """Write `path,label` for the whole pool, `unlabelled` where there is none; durable on return."""
-    _write_csv(path, ["path", "label"], ([key.path, label_of(key) or UNLABELLED] for key in keys))
+    _write_csv(path, ["path", "label"], ([key.path, safe_cell(label_of(key) or UNLABELLED)] for key in keys))
 
 
 def write_predictions(path: Path, predictions: Mapping[ImageKey, Prediction]) -> None:
     """Write `File,RelativePath,Prediction,Confidence`, for fields of those names in the template; durable on return."""
-    rows = ([k.file, k.relative_path, p.species, f"{p.confidence:.3f}"] for k, p in sorted(predictions.items()))
+    rows = (
+        [k.file, k.relative_path, safe_cell(p.species), f"{p.confidence:.3f}"] for k, p in sorted(predictions.items())
+    )
     _write_csv(path, ["File", "RelativePath", "Prediction", "Confidence"], rows)
 
 
 def write_problems(path: Path, header: list[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write a list for people as CSV, with free text made safe for spreadsheets; durable on return."""
     _write_csv(path, header, ([safe_cell(str(cell)) for cell in row] for row in rows))
-
-
-def safe_cell(text: str) -> str:
-    """Return free text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\0") and text else text
 
 
 def _write_csv(path: Path, header: list[str], rows: Iterable[Iterable[str]]) -> None:

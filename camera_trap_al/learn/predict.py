@@ -18,10 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from camera_trap_al.core.records import ImageKey
+from camera_trap_al.core.spreadsheets import is_safe_name, safe_cell
 from camera_trap_al.engine import shared
 from camera_trap_al.errors import ImageUnreadableError, ModelError, UsageError
 from camera_trap_al.images import IMAGE_PX
+from camera_trap_al.learn.onnx_files import check_self_contained
 from camera_trap_al.store import atomic
+from camera_trap_al.store.json_files import read_object
 
 MANIFEST, MODEL, CLASSES = "manifest.json", "model.onnx", "classes.json"
 MANIFEST_FORMAT = 1
@@ -31,6 +34,7 @@ COLUMNS = ("RelativePath", "File", "Species", "Confidence")
 PROBLEM_COLUMNS = ("RelativePath", "File", "Problem")
 PROBABILITY_PREFIX = "p_"
 UNKNOWN = "unknown"
+UNSAFE_NAME = "A spreadsheet could run the name as a formula, or it holds a control character; rename it (unsafe_name)."
 DECIMALS = 4
 BATCH_IMAGES = 16
 DECODE_THREADS = 4
@@ -103,13 +107,24 @@ def open_export(folder: Path) -> ExportedModel:
         It is no export of this program, incomplete, damaged, being rewritten, or of a newer format.
     """
     manifest = _read_manifest(folder)
-    classes = json.loads(_read_verified(folder, CLASSES, manifest))
+    classes = _classes(_read_verified(folder, CLASSES, manifest), folder / CLASSES)
     model = _read_verified(folder, MODEL, manifest)
+    check_self_contained(model, str(folder / MODEL))
     try:
         return ExportedModel(model, classes)
     # onnxruntime raises classes of its own that share no base.
     except Exception as error:
         raise ModelError(f"onnxruntime cannot open {folder / MODEL} ({error}).", hint="Update onnxruntime.") from error
+
+
+def _classes(data: bytes, path: Path) -> list[str]:
+    try:
+        classes = json.loads(data)
+    except (ValueError, RecursionError):
+        classes = None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ModelError(f"{path} is no list of class names.", hint="Export again.")
+    return classes
 
 
 def predict_folder(
@@ -150,6 +165,7 @@ def predict_folder(
     keys, problems = find_images(images)
     if not keys and not problems:
         raise UsageError(f"There are no images in {images}.", hint=f"Read are: {', '.join(sorted(IMAGE_EXTENSIONS))}.")
+    n_found = len(keys) + sum(1 for key, _ in problems if key.file)
     root = images if images.is_dir() else images.parent
     outcomes = classify(model, root, keys, on_progress)
     header = [*COLUMNS, *(f"{PROBABILITY_PREFIX}{name}" for name in (model.classes if probabilities else ()))]
@@ -162,7 +178,7 @@ def predict_folder(
                 yield _row(outcome.key, outcome.proba, model.classes, min_confidence, probabilities=probabilities)
 
     atomic.replace_file(out, lambda file: _write_csv(file, header, rows()))
-    return _summary(out, len(keys), sorted(problems))
+    return _summary(out, n_found, sorted(problems))
 
 
 def _check_out(out: Path) -> None:
@@ -178,7 +194,7 @@ def _check_out(out: Path) -> None:
 
 
 def find_images(images: Path) -> tuple[list[ImageKey], list[tuple[ImageKey, str]]]:
-    """Return the images of a folder, sorted, and the folders that cannot be listed, with the reason.
+    """Return the images of a folder, sorted, and, with the reason, what of it cannot be listed.
 
     A file counts whatever its extension. Raises `UsageError` if there is no such folder or file.
     """
@@ -197,7 +213,11 @@ def find_images(images: Path) -> tuple[list[ImageKey], list[tuple[ImageKey, str]
                     if _is_folder(entry):
                         folders.append(f"{relative}/{entry.name}".lstrip("/"))
                     elif Path(entry.name).suffix.lower() in IMAGE_EXTENSIONS and not entry.name.startswith("."):
-                        keys.append(ImageKey(relative, entry.name))
+                        key = ImageKey(relative, entry.name)
+                        if is_safe_name(os.fsencode(key.path).decode("utf-8", "replace")):
+                            keys.append(key)
+                        else:
+                            problems.append((key, UNSAFE_NAME))
         except OSError as error:
             problems.append((ImageKey(relative, ""), f"The folder cannot be listed ({error.strerror or error})."))
     return sorted(keys), problems
@@ -254,7 +274,7 @@ def _row(
     best = int(proba.argmax())
     confidence = round(float(proba[best]), DECIMALS)
     is_sure = min_confidence is None or confidence >= min_confidence
-    species = _safe_cell(classes[best]) if is_sure else UNKNOWN
+    species = safe_cell(classes[best]) if is_sure else UNKNOWN
     each = [f"{value:.{DECIMALS}f}" for value in proba] if probabilities else []
     return [key.relative_path, key.file, species, f"{confidence:.{DECIMALS}f}", *each]
 
@@ -264,7 +284,7 @@ def _summary(out: Path, n: int, problems: Sequence[tuple[ImageKey, str]]) -> Pre
     if not problems:
         atomic.discard_file(beside)
         return PredictSummary(n)
-    rows = [[key.relative_path, key.file, _safe_cell(problem)] for key, problem in problems]
+    rows = [[safe_cell(cell) for cell in (key.relative_path, key.file, problem)] for key, problem in problems]
     atomic.replace_file(beside, lambda file: _write_csv(file, PROBLEM_COLUMNS, rows))
     n_images = sum(1 for key, _ in problems if key.file)
     return PredictSummary(n - n_images, [(key.path, problem) for key, problem in problems], beside)
@@ -280,11 +300,6 @@ def _write_csv(file: BinaryIO, header: Sequence[str], rows: Iterable[Sequence[st
     text.detach()
 
 
-def _safe_cell(text: str) -> str:
-    """Return free text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\0")) else text
-
-
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     if entry.name.startswith(".") or entry.name.lower() in SKIPPED_FOLDERS:
         return False
@@ -296,16 +311,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     foreign = f"{folder} is not an export of this program"
     hint = "Give the folder `export` of a work folder."
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_object(path)
     except FileNotFoundError as error:
         raise ModelError(f"{foreign}: it has no {MANIFEST}.", hint=hint) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read ({error}).", hint="Export again.") from error
-    if (
-        not isinstance(manifest, dict)
-        or manifest.get("kind") != "export"
-        or not isinstance(manifest.get("files"), dict)
-    ):
+    if manifest.get("kind") != "export" or not isinstance(manifest.get("files"), dict):
         raise ModelError(f"{foreign}: {MANIFEST} says nothing of an export.", hint=hint)
     if manifest.get("format") != MANIFEST_FORMAT:
         text = f"{path} is of format {manifest.get('format')}; this version reads format {MANIFEST_FORMAT}."

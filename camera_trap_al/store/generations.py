@@ -117,6 +117,18 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
+def read_noted(folder: Path, name: str) -> bytes:
+    """Return a file of a generation: the very bytes that its manifest names.
+
+    Raises `OSError` where there is none, `ValueError` where the manifest names other bytes or none.
+    """
+    noted = read_object(folder / MANIFEST).get("files", {})
+    data = (folder / name).read_bytes()
+    if name not in noted or noted[name].get("sha256") != hashlib.sha256(data).hexdigest():
+        raise ValueError(f"{folder / name} is not the file that was made with this folder")
+    return data
+
+
 def newest(parent: Path) -> Generation | None:
     """Return the newest generation whose manifest verifies, or None."""
     for number in numbers(parent):

@@ -181,6 +181,15 @@ def read_journal(path: Path) -> tuple[list[Line], int, bytes]:
     return lines, good, b""
 
 
+def has_first_line(path: Path) -> bool:
+    """Return whether the first line is valid, without reading the others. Changes nothing."""
+    try:
+        with path.open("rb") as file:
+            return decode_line(file.readline(), 1) is not None
+    except OSError:
+        return False
+
+
 def _is_torn(rest: bytes) -> bool:
     """Return whether a crash may have left these bytes: the beginning of one line, with zeros where data did not arrive."""
     written = rest.rstrip(b"\0")

@@ -10,9 +10,10 @@ from scanning import scan
 from camera_trap_al.catalog import schema
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.found import POOL, TRAIN
-from camera_trap_al.catalog.scan import Tally, is_safe_name, walk
+from camera_trap_al.catalog.scan import Scan, Tally, is_safe_name, walk
 from camera_trap_al.catalog.sightings import MISSING_AFTER_SCANS
 from camera_trap_al.core.records import ImageKey
+from camera_trap_al.images import hash_file
 
 
 @pytest.fixture
@@ -108,6 +109,20 @@ def test_quarantine_follows_the_row_and_ends_when_the_file_changes(catalog: Cata
     (folders[POOL] / key.path).write_bytes(b"whole now, and longer")
     scan(catalog, folders)
     assert not catalog.problems() and key in catalog.keys_of(catalog.askable()[0])
+
+
+def test_what_an_interrupted_scan_found_counts_when_a_later_one_ends(
+    catalog: Catalog, folders: dict[str, Path]
+) -> None:
+    scan(catalog, folders)
+    version, n = catalog.fact("pool_version"), len(catalog.askable()[0])
+    (folders[POOL] / "new.jpg").write_bytes(b"x")
+    Scan(catalog, folders, hash_file=hash_file, tool="timelapse", leave_out=folders[POOL] / "mine").run_slice()
+    assert catalog.fact("pool_version") == version, "what depends on the whole pool is computed anew when a scan ends"
+    assert scan(catalog, folders).changed == 0
+    assert catalog.fact("pool_version") == version + 1 and len(catalog.askable()[0]) == n + 1
+    scan(catalog, folders)
+    assert catalog.fact("pool_version") == version + 1
 
 
 def test_skips_and_labels_leave_the_askable(catalog: Catalog, folders: dict[str, Path]) -> None:

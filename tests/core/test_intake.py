@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camera_trap_al.core.decision import COUNTS, Decision, Skip, TakenLabel, journal_fields
+from camera_trap_al.core.decision import COUNTS, KEPT_REJECTIONS, Decision, Skip, TakenLabel, journal_fields
 from camera_trap_al.core.intake import IntakeSettings, decide
 from camera_trap_al.core.matching import KnownClasses, KnownImages
 from camera_trap_al.core.records import ImageKey, LabelRow, Notice, Rejection
@@ -221,6 +221,12 @@ def test_all_paths_in_the_wrong_folder_refuse_the_file_and_name_the_alias() -> N
     assert 'labels.path_alias = ["Season="]' in str(caught.value)
 
 
+def test_a_known_image_without_a_label_shows_that_paths_are_not_shifted() -> None:
+    stray = ImageKey("Elsewhere", "root.JPG")
+    decision = decided(row(A), row(stray, "deer"), pool=[A, B, ImageKey("", "root.JPG")])
+    assert codes(decision) == [(3, "unknown_image")]
+
+
 def test_some_paths_in_the_wrong_folder_reject_those_rows() -> None:
     decision = decided(("Season/S1", "A.JPG", "deer"), row(B, "fox"))
     assert (codes(decision), len(decision.taken)) == ([(2, "unknown_image")], 1)
@@ -282,6 +288,10 @@ class TestNewClasses:
         assert codes(decision) == [(5, "unknown_species")]
         assert (decision.n_normalised, decision.counts["accepted"]) == (2, 3)
 
+    def test_blanks_around_the_word_do_no_harm(self) -> None:
+        decision = decided(row(A, "lynx\t"), row(B, "\tlynx"), row(C, " lynx"), auto_add=True, auto_add_min=3)
+        assert decision.new_classes == ("lynx",)
+
     def test_images_nobody_asked_for_bring_no_class(self) -> None:
         decision = decided(row(A, "lynx"), row(STRANGER, "lynx"), auto_add=True, auto_add_min=2)
         assert decision.new_classes == ()
@@ -296,6 +306,14 @@ class TestNewClasses:
 
     def test_it_is_off_by_default(self) -> None:
         assert decided(row(A, "lynx"), row(B, "lynx"), row(C, "lynx")).new_classes == ()
+
+
+def test_rejections_and_examples_are_listed_up_to_a_bound_and_counted_beyond() -> None:
+    bad = [Rejection(line, "p", "l", "short_row", "t") for line in range(2, KEPT_REJECTIONS + 3)]
+    spelled = rows(*(row(key, name) for key, name in zip([A, B, C, D], ["DEER", "Deer", "deeR", "FOX"], strict=True)))
+    decision = decided_of([*bad, *spelled])
+    assert (len(decision.rejections), decision.counts["rejected"]) == (KEPT_REJECTIONS, KEPT_REJECTIONS + 1)
+    assert (len(decision.normalised), decision.n_normalised) == (3, 4)
 
 
 def test_what_the_reader_rejects_and_notes_is_passed_on() -> None:

@@ -19,6 +19,7 @@ from camera_trap_al.errors import ModelError, UnknownNameError
 from camera_trap_al.exporters import ExportCheckError, ExportSource, exporters, write_check
 from camera_trap_al.exporters.graphs import classifier_graph
 from camera_trap_al.learn.classifier import fit_classifier, load_classifier
+from camera_trap_al.store import generations
 
 SEED_FILES = ["classifier.onnx", "embedding_model_weights.pt", "dataset_mean.npy", "dataset_std.npy"]
 
@@ -152,6 +153,7 @@ def test_a_network_that_is_not_the_learners_publishes_nothing(source: ExportSour
     for name, data in contents(source.model_folder).items():
         (model / name).write_bytes(data)
     np.save(model / "reference_embeddings.npy", np.load(model / "reference_embeddings.npy") + np.float32(0.01))
+    generations.write_manifest(model, {})
     out = tmp_path / "export"
     out.mkdir()
     with pytest.raises(ExportCheckError, match=r"embedding.onnx differs .*reference image \d, column \d"):
@@ -166,6 +168,7 @@ def test_a_network_that_sees_no_difference_publishes_nothing(source: ExportSourc
     projection.CopyFrom(onnx.numpy_helper.from_array(np.zeros((48, 6), np.float32), "projection"))
     onnx.save(network, blind.model_folder / "embedding.onnx")
     np.save(blind.model_folder / "reference_embeddings.npy", np.zeros((4, 6), np.float32))
+    generations.write_manifest(blind.model_folder, {})
     scaled = (np.zeros((4, 6)) - blind.scaler[0]) / blind.scaler[1]
     proba = load_classifier(blind.checkpoint_folder).predict_proba(scaled.astype(np.float32))
     np.save(blind.checkpoint_folder / "reference_probabilities.npy", proba)

@@ -22,6 +22,7 @@ from sqlalchemy.engine import Engine
 
 from camera_trap_al import engine, loop
 from camera_trap_al.core.steps import Facts, Step
+from camera_trap_al.errors import ImageUnreadableError
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn import classifier, evaluate
 from camera_trap_al.work import Work
@@ -37,6 +38,7 @@ OPTIONS = {
     "embedding.feat_dim": 4,
 }
 UNDO_ID = "ab" * 16
+_decoded: dict[tuple[str, int, int], engine.Decoded | ImageUnreadableError] = {}
 PLACES = ("", "site a", "site b")
 
 
@@ -62,7 +64,18 @@ def quicken() -> None:
 
 
 def _read_here(decoders: engine.Decoders, path: Path | str, **given: Any) -> engine.Decoded:
-    return decoders._read_in_thread(Path(path), engine.IMAGE_PX, given.get("box"))
+    """Decode in this process, each content once."""
+    facts = Path(path).stat()
+    known = (str(path), facts.st_size, facts.st_mtime_ns)
+    if known not in _decoded:
+        try:
+            _decoded[known] = engine.Decoders._read_in_thread(decoders, Path(path), engine.IMAGE_PX, given.get("box"))
+        except ImageUnreadableError as error:
+            _decoded[known] = error
+    found = _decoded[known]
+    if isinstance(found, ImageUnreadableError):
+        raise found
+    return found
 
 
 def make_season(root: Path) -> Path:
@@ -184,10 +197,20 @@ def _rows_of(root: Path, name: str) -> list[tuple[str, str]]:
         return [(row["RelativePath"], row["File"]) for row in csv.DictReader(file)]
 
 
-def copy_season(source: Path, target: Path) -> None:
-    """Put a copy of a season, times and all, in the place of another."""
+def copy_work(source: Path, target: Path) -> None:
+    """Put a copy of a work folder at `target`, times and all.
+
+    A file that is only ever replaced is linked, not copied; journal, catalogue, locks and what is being written change in
+    place.
+    """
     if target.exists():
         shutil.rmtree(target)
-    shutil.copytree(source, target)
+    shutil.copytree(source, target, copy_function=_link_or_copy)
 
 
+def _link_or_copy(source: str, target: str) -> None:
+    name = Path(source).name
+    if name.startswith(("journal.jsonl", "catalog.sqlite")) or name.endswith((".lock", ".partial")):
+        shutil.copy2(source, target)
+    else:
+        os.link(source, target)

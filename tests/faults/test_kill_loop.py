@@ -30,6 +30,7 @@ pytestmark = pytest.mark.faults
 IMAGES = 450
 KILLS = 16
 SHORTEST_S, LONGEST_S = 0.01, 5.0
+WORKER_WITHIN_S = 4.0
 ENDED_AFTER_S = 30.0
 OPTIONS = {
     "query__batch": 60,
@@ -39,7 +40,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("seed, unrequested, least", [(1, "ignore", 300), (2, "accept", 750)])
+@pytest.mark.parametrize("seed, unrequested, least", [(1, "ignore", 260), (2, "accept", 750)])
 def test_no_kill_loses_a_label_or_tears_a_file(
     seed: int, unrequested: str, least: int, long: int, tmp_path: Path, figure: Callable[[str, str], None]
 ) -> None:
@@ -80,24 +81,31 @@ def test_no_kill_loses_a_label_or_tears_a_file(
 
 
 def one_life(daemon: Daemon, rng: random.Random, kills: dict[str, int]) -> set[tuple[int, str]]:
-    """Let a daemon live for a while and kill it, its worker, or both; return what it had started."""
+    """Let a daemon live for a while and kill it, its worker and then it, or both; return what it had started."""
+    who = rng.choice(["daemon", "worker", "both"])
     if rng.random() < 0.8:
         daemon.wait_for_lock()
-    end = time.monotonic() + log_uniform(rng, SHORTEST_S, LONGEST_S)
-    who = rng.choice(["daemon", "worker", "both"])
-    while time.monotonic() < end:
-        daemon.check_alive()
-        time.sleep(min(0.05, max(0.0, end - time.monotonic())))
+    if who != "daemon":
+        let_live(daemon, WORKER_WITHIN_S, lambda: worker_pid(daemon.work))
+    let_live(daemon, log_uniform(rng, SHORTEST_S, LONGEST_S if who == "daemon" else LONGEST_S / 5))
     started = descendants(daemon.pid)
     if who != "daemon" and end_worker(daemon.work):
         kills["worker"] += 1
         if who == "worker":
-            time.sleep(log_uniform(rng, SHORTEST_S, LONGEST_S / 5))
+            let_live(daemon, log_uniform(rng, SHORTEST_S, LONGEST_S / 5))
     daemon.check_alive()
     started |= descendants(daemon.pid)
     daemon.kill()
     kills["daemon"] += 1
     return started
+
+
+def let_live(daemon: Daemon, longest_s: float, until: Callable[[], object] = lambda: False) -> None:
+    """Wait, but end the test if the daemon ends by itself."""
+    end = time.monotonic() + longest_s
+    while not until() and time.monotonic() < end:
+        daemon.check_alive()
+        time.sleep(min(0.05, max(0.0, end - time.monotonic())))
 
 
 def end_worker(work: Path) -> bool:

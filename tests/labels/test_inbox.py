@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from camera_trap_al.labels import inbox as inbox_module
 from camera_trap_al.labels.inbox import BinFile, Inbox, PrivateCopy, candidates, printable_name, take_private_copy
 from camera_trap_al.store import atomic
 
@@ -278,6 +281,91 @@ def test_a_file_that_is_too_big_is_refused_without_a_copy(bin_folder: Path, inta
     assert copy.refusal is not None
     assert copy.refusal.code == "too_big"
     assert list(intake.iterdir()) == []
+
+
+def test_a_name_that_vanishes_while_the_folder_is_listed_is_no_error(
+    bin_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.csv", "b.csv"):
+        (bin_folder / name).write_bytes(WHOLE)
+    lstat = os.lstat
+
+    def gone(path: str) -> os.stat_result:
+        if str(path).endswith("a.csv"):
+            raise FileNotFoundError(path)
+        return lstat(path)
+
+    monkeypatch.setattr("camera_trap_al.labels.inbox.os.lstat", gone)
+    assert only(candidates(bin_folder)).name == "b.csv"
+
+
+def test_a_file_or_copy_that_cannot_be_opened_is_an_error_of_the_step(
+    bin_folder: Path, intake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bin_folder / "a.csv").write_bytes(WHOLE)
+    file = settled(bin_folder)
+    really_open = inbox_module._open
+    for refused in (bin_folder, intake):
+
+        def closed(path: Path, refused: Path = refused) -> BinaryIO:
+            if path.parent == refused:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return really_open(path)
+
+        monkeypatch.setattr(inbox_module, "_open", closed)
+        with pytest.raises(PermissionError):
+            take_private_copy(file, intake)
+
+
+def test_a_file_that_changes_after_its_copy_is_written_is_read_again_later(
+    bin_folder: Path, intake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bin_folder / "a.csv"
+    path.write_bytes(WHOLE)
+    file = settled(bin_folder)
+    write_copy = inbox_module._write_copy
+
+    def written_and_changed(source: BinaryIO, target: Path, digest: str) -> bool:
+        is_written = write_copy(source, target, digest)
+        path.write_bytes(WHOLE + WHOLE)
+        return is_written
+
+    monkeypatch.setattr(inbox_module, "_write_copy", written_and_changed)
+    assert take_private_copy(file, intake) is None
+
+
+def test_a_file_that_is_too_big_is_known_again_by_its_hash(
+    bin_folder: Path, intake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camera_trap_al.labels.inbox.MAX_BYTES", 10)
+    (bin_folder / "a.csv").write_bytes(WHOLE * 40_000)
+    inbox = Inbox(bin_folder, 0.0)
+    file = only(inbox.scan(0.0))
+    assert taken(file, intake, max_bytes=10).sha256 == inbox.digest(file)
+
+
+def test_new_content_under_an_old_time_has_another_hash_and_is_read_once(bin_folder: Path) -> None:
+    inbox, path = Inbox(bin_folder, 0.0), bin_folder / "a.csv"
+    path.write_bytes(WHOLE)
+    file = only(inbox.scan(0.0))
+    first = inbox.digest(file)
+    assert first == hashlib.sha256(WHOLE).hexdigest()
+    path.write_bytes(WHOLE + WHOLE)
+    os.utime(path, ns=(file.mtime_ns, file.mtime_ns))
+    assert inbox.digest(file) == first
+    changed = only(inbox.scan(1.0))
+    assert inbox.digest(file) == ""
+    assert inbox.digest(changed) == hashlib.sha256(WHOLE + WHOLE).hexdigest()
+
+
+def test_a_file_that_cannot_be_read_or_changes_meanwhile_has_no_hash(bin_folder: Path) -> None:
+    inbox, path = Inbox(bin_folder, 0.0), bin_folder / "a.csv"
+    path.write_bytes(WHOLE)
+    file = only(inbox.scan(0.0))
+    path.write_bytes(b"another")
+    assert inbox.digest(file) == ""
+    path.unlink()
+    assert inbox.digest(file) == ""
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_a_damaged_foreign_or_incomplete_export_is_refused_in_words(tmp_path: Pa
 
     assert "is not an export of this program" in said("manifest.json", None)
     assert "is not an export of this program" in said("manifest.json", b'{"format": 1}')
-    assert "is not an export of this program" in said("manifest.json", b"[]")
+    assert "holds no JSON object" in said("manifest.json", b"[]")
     assert "cannot be read" in said("manifest.json", b"\xff{")
     assert "format 2; this version reads" in said("manifest.json", json.dumps({**manifest, "format": 2}).encode())
     assert "incomplete" in said("manifest.json", json.dumps({**manifest, "files": {}}).encode())

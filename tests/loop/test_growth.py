@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from season import draw
 
+from camera_trap_al.catalog import sightings
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.errors import JournalDamagedError, UsageError
 from camera_trap_al.loop import Loop, is_idle
@@ -121,13 +122,48 @@ def test_broken_pictures_are_listed_and_never_asked_for(new_season: Callable[...
     assert listed.count("site a") == 10 and "red/0.jpg" in listed and generations.newest(season.work / "checkpoints")
 
 
-def test_an_image_of_the_request_that_vanishes_is_skipped(new_season: Callable[..., Any]) -> None:
+def test_an_image_of_the_request_that_vanishes_is_skipped(
+    new_season: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sightings, "MISSING_AFTER_S", 0.0)
     season = new_season(daemon__rescan_s=1.0)
     (request,) = season.run()
     (season.root / "pool" / request[0].path).unlink()
     for _ in range(3):
         season.run()
     assert [line["skips"][0][2] for line in lines(season, "skip")] == ["missing"]
+
+
+def test_a_labelled_image_with_other_content_is_embedded_again_and_listed(new_season: Callable[..., Any]) -> None:
+    season = new_season(finetune__epochs=0, train__epochs=0)
+    (request,) = season.run()
+    answer(season, "1.csv", [(key, season.truth[key]) for key in request])
+    season.run()
+    path = season.root / "pool" / request[0].path
+    draw(path, 0.5, np.random.default_rng(4))
+    path.write_bytes(path.read_bytes() + b"of another size")
+    for other in (season.root / "pool" / "site b").iterdir():
+        os.utime(other, (2_000_000_000, 2_000_000_000))
+    n_rows = sum(len(np.load(p)) for p in (season.work / "embedding").rglob("*.npy"))
+    season.run()
+    assert sum(len(np.load(p)) for p in (season.work / "embedding").rglob("*.npy")) == n_rows + 1
+    listed = (season.work / "data" / "altered.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert listed[0] == "path,label,since" and len(listed) == 2
+    assert listed[1].startswith(f"{request[0].path},{season.truth[request[0]]},")
+    checkpoint = generations.newest(season.work / "checkpoints")
+    assert checkpoint is not None and checkpoint.manifest["n_labels"] == 6 + len(request), "the label stays"
+
+
+def test_without_any_image_it_waits_for_some_and_says_so(new_season: Callable[..., Any]) -> None:
+    season = new_season(daemon__rescan_s=1.0)
+    (season.root / "pool").rename(season.root / "later")
+    (season.root / "pool").mkdir()
+    assert season.run() == []
+    told = json.loads((season.work / "data" / "label_request.json").read_text(encoding="utf-8"))
+    assert "Waiting for images" in told["why"] and generations.newest(season.work / "models") is None
+    (season.root / "pool").rmdir()
+    (season.root / "later").rename(season.root / "pool")
+    assert len(season.run()) == 1
 
 
 def test_the_pool_is_used_up_to_the_last_image_and_then_nothing_is_selected(new_season: Callable[..., Any]) -> None:

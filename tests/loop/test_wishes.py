@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -267,3 +268,15 @@ def test_files_of_one_round_that_disagree_are_listed(new_season: Any) -> None:
     assert {row["was"] for row in receipt(season, "ben.csv")["accepted"]} == {"red", None}
 
 
+
+
+def test_answers_for_which_nobody_waits_are_removed_with_the_next_wish(new_season: Any) -> None:
+    season = new_season()
+    season.turn()
+    old = season.work / "wishes" / f"{1:019d}-{'a' * 32}.json"
+    for name in (old.name, old.name.replace(".json", ".answer.json")):
+        (old.parent / name).write_text("{}", encoding="utf-8")
+        os.utime(old.parent / name, (1, 1))
+    (old.parent / f"{2:019d}-{'b' * 32}.json").write_text("{}", encoding="utf-8")
+    season.turn()
+    assert sorted(path.name[:22] for path in old.parent.iterdir()) == [f"{2:019d}-bb"] * 2

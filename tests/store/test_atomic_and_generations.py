@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -93,6 +94,18 @@ def test_vectors_come_back_by_row_scaled_whatever_the_shards(tmp_path: Path) -> 
     np.testing.assert_allclose(scaled, expected, rtol=1e-5)
     assert raw.covers(np.array([0, 9, 10, 99])).tolist() == [True, True, False, False]
     assert raw.unreadable == {8}
+
+
+def test_a_shard_names_the_contents_it_was_made_from_and_old_ones_name_none(tmp_path: Path) -> None:
+    rows, vectors = np.arange(2), np.zeros((2, 3), np.float32)
+    problems = {1: ("truncated", "cut")}
+    name = embeddings.write_shard(tmp_path, rows, vectors, problems, "m", hashes={0: "0a", 1: "1b"})
+    facts = embeddings.read_shard_facts(tmp_path, name)
+    assert facts.hashes == {0: "0a", 1: "1b"} and facts.problems == problems and facts.rows.tolist() == [0, 1]
+    told = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
+    del told["hashes"]
+    (tmp_path / f"{name}.json").write_text(json.dumps(told), encoding="utf-8")
+    assert embeddings.read_shard_facts(tmp_path, name).hashes == {}
 
 
 def test_a_constant_dimension_scales_without_dividing_by_zero(tmp_path: Path) -> None:
