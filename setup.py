@@ -22,9 +22,10 @@ setup(
     packages=[*find_packages(include=["camera_trap_al", "camera_trap_al.*"]), SERVICE],
     package_dir={SERVICE: "service"},
     package_data={
-        SERVICE: ["demo_pictures/**/*"],
+        SERVICE: ["demo_pictures/**/*", "camera-trap-al.service"],
         "camera_trap_al.learn": ["fonts/*"],
     },
+    # Lower bounds are also those of known holes: files that run code or crash their reader.
     install_requires=[
         "numpy>=1.26",
         "pillow>=10.3",

@@ -251,8 +251,12 @@ class Catalog:
 
     def labelled(self) -> tuple[RowArray, list[str]]:
         """Return the rows that may train, in the order of their key hashes, and their species."""
-        pool = self._usable(images.c.key_hash, labels.c.species).join(labels, labels.c.path == images.c.path)
-        pool = pool.where(images.c.root == POOL, labels.c.species.is_not(None))
+        # Outer joins make SQLite begin with the labels, of which there are few, rather than with the whole pool.
+        image = and_(images.c.root == POOL, images.c.path == labels.c.path, images.c.problem == "", is_present)
+        pool = select(items.c.row, images.c.key_hash, labels.c.species).select_from(labels).outerjoin(images, image)
+        pool = pool.outerjoin(items, and_(items.c.image == images.c.id, items.c.live)).where(
+            labels.c.species.is_not(None)
+        )
         train = self._usable(images.c.key_hash, images.c.class_name).where(images.c.root == TRAIN)
         return self._rows_and_text(pool, train)
 
@@ -264,7 +268,8 @@ class Catalog:
 
     def _rows_and_text(self, *queries: Select[Any]) -> tuple[RowArray, list[str]]:
         with self._engine.connect() as connection:
-            found = sorted((key, text, row) for query in queries for row, key, text in connection.execute(query))
+            every = ((key, text, row) for query in queries for row, key, text in connection.execute(query))
+            found = sorted(entry for entry in every if entry[2] is not None)
         return np.array([row for _, _, row in found], dtype=np.int64), [text for _, text, _ in found]
 
     def askable(self) -> tuple[RowArray, npt.NDArray[np.uint64]]:

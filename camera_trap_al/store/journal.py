@@ -98,12 +98,9 @@ class LabelJournal:
             )
         try:
             if torn:
-                copy = path.with_name(f".torn-{len(lines) + 1}-{time.time_ns()}")
-                atomic.replace_bytes(copy, torn)
+                name = _keep_torn(path, len(lines) + 1, torn)
                 atomic.cut_file(path, good_bytes)
-                log.warning(
-                    "recovery: the last %d bytes of %s were torn; they are kept in %s", len(torn), path, copy.name
-                )
+                log.warning("recovery: the last %d bytes of %s were torn; they are kept in %s", len(torn), path, name)
             if lines:
                 _write_last_line_again(path, good_bytes)
             return cls(path, lines, atomic.AppendFile(path))
@@ -133,6 +130,16 @@ class LabelJournal:
     def close(self) -> None:
         """Close the file; nothing is pending."""
         self._file.close()
+
+
+def _keep_torn(path: Path, number: int, torn: bytes) -> str:
+    """Copy a torn end beside the journal, unless a start that was killed did; return the name of the copy."""
+    for copy in path.parent.glob(f".torn-{number}-*[0-9]"):
+        if copy.read_bytes() == torn:
+            return copy.name
+    copy = path.with_name(f".torn-{number}-{time.time_ns()}")
+    atomic.replace_bytes(copy, torn)
+    return copy.name
 
 
 def _write_failed(path: Path, error: OSError) -> DurableWriteError:

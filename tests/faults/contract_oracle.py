@@ -211,7 +211,7 @@ def _row(line: int, cells: list[str], header: list[str], world: World) -> _Row:
     row = _Row(line)
     width = max(at for at, name in enumerate(header) if name) + 1
     if len(cells) < width:
-        levels = header.index("rootfolder" if "rootfolder" in header else "file")
+        levels = min(header.index(name) for name in ("rootfolder", "file") if name in header)
         if {"file", "relativepath", world.column.casefold()} & set(header[:levels]):
             levels = 0
         shorter = cells

@@ -10,6 +10,7 @@ import csv
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ OPTIONS = {
     "finetune.period": 8,
     "embedding.feat_dim": 4,
 }
+MOST_FAILURES = 5
 UNDO_ID = "ab" * 16
 _decoded: dict[tuple[str, int, int], engine.Decoded | ImageUnreadableError] = {}
 PLACES = ("", "site a", "site b")
@@ -60,7 +62,17 @@ def quicken() -> None:
     # A step that failed is tried again at once, so that what comes of it is the same as without the failure.
     loop.FIRST_REST_S = loop.LONGEST_REST_S = 0.0
     loop.LONGEST_WAIT_S = 0.01
+    loop.Rests.start = _give_up_soon(loop.Rests.start)  # type: ignore[method-assign]
     engine.Decoders.read = _read_here  # type: ignore[method-assign]
+
+
+def _give_up_soon(start: Callable[..., None]) -> Callable[..., None]:
+    def counted(rests: loop.Rests, name: str, **given: Any) -> None:
+        start(rests, name, **given)
+        if rests.failures[name] > MOST_FAILURES:
+            raise RuntimeError(f"{name} fails again and again") from sys.exc_info()[1]
+
+    return counted
 
 
 def _read_here(decoders: engine.Decoders, path: Path | str, **given: Any) -> engine.Decoded:

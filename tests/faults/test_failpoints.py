@@ -97,9 +97,8 @@ class Sweep:
             self.problems.append(f"{where}: does not start: {error}")
             return None
         self._check(where, told)
-        left = [str(p) for p in self.work.rglob(".*") if LEFTOVER.fullmatch(p.name)]
-        if left:
-            self.problems.append(f"{where}: left over: {left}")
+        # What a job or fit left in its hidden folder is taken up by the next one, or goes with the folder.
+        self._check_leftovers(where, [p for p in self.work.rglob(".*") if not p.parent.name.startswith(".gen-")])
         return self._key()
 
     def finish(self, where: str) -> None:
@@ -110,6 +109,7 @@ class Sweep:
             self.problems.append(f"{where}: does not go on: {traceback.format_exc()}")
             return
         self._check(where, acknowledged(self.folder))
+        self._check_leftovers(where, [*self.work.rglob(".*"), *self.work.rglob(".gen-*/*")])
         wrong = difference(self.wanted, state_of(self.folder))
         if wrong:
             self.problems.append(f"{where}: ends otherwise: {wrong}")
@@ -188,6 +188,11 @@ class Sweep:
             self.problems.append(f"{where}: lost {gone}")
         if scenario.user_files(self.root) != self.theirs:
             self.problems.append(f"{where}: a file of the user changed")
+
+    def _check_leftovers(self, where: str, hidden: list[Path]) -> None:
+        left = [str(path.relative_to(self.work)) for path in hidden if LEFTOVER.fullmatch(path.name)]
+        if left:
+            self.problems.append(f"{where}: left over: {left}")
 
     def _key(self) -> str:
         """Return a hash of all contents, and one of the names."""

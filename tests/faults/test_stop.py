@@ -57,12 +57,13 @@ def signalled(call):
 if kind == "worker" and name == "starting":
     worker.Worker.start = signalled(worker.Worker.start)
 elif kind == "worker":
-    hear = worker.Worker._hear
-    def hear_and_tell(self, child):
-        hear(self, child)
-        if self.progress and self.progress[0] == name:
-            tell()
-    worker.Worker._hear = hear_and_tell
+    heard = worker.Child.heard
+    def heard_and_told(self):
+        for what in heard(self):
+            if what.get("phase") == name:
+                tell()
+            yield what
+    worker.Child.heard = heard_and_told
 elif name == "opening":
     work.Work.open = signalled(work.Work.open)
 elif name == "WAITING":
