@@ -31,7 +31,7 @@ from camera_trap_al.images import DecodeLimits, content_hash, decode, read_file
 COMMAND = (sys.executable, "-m", "camera_trap_al.decoder")
 FRAME = struct.Struct("<II")
 PIPE_BYTES = 1 << 20
-IDLE_S = 30.0
+IDLE_S, END_S = 30.0, 5.0
 # Beside what the interpreter has: 100 million pixels of 4 bytes, turned upright, and the file.
 MEMORY_BYTES, MEMORY_BYTES_PER_PIXEL = 2_000_000_000, 20
 ALARM_GRACE_S = 5.0
@@ -117,7 +117,9 @@ class Decoder:
     def end(self) -> None:
         """End the child at once; it holds nothing that could be lost."""
         self.process.kill()
-        self.process.wait()
+        # Where a dead share holds it back, it ends when the share lets go.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(END_S)
         for pipe in (self._in, self._out):
             with contextlib.suppress(OSError):
                 pipe.close()

@@ -148,7 +148,9 @@ class Lease:
             if there.host == me.host:
                 raise held_by(path, there)
             if watched is None:
-                log.info("%s holds %s: looking for %.0f s whether it is at work there", there.host, path.parent, WATCH_S)
+                log.info(
+                    "%s holds %s: looking for %.0f s whether it is at work there", there.host, path.parent, WATCH_S
+                )
                 began, watched = clock(), there
             if there.counter != watched.counter or clock() - began >= WATCH_S:
                 raise _refusal(path, there, moved=there.counter != watched.counter)

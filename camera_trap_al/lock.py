@@ -24,7 +24,7 @@ PAUSE_S = 0.05
 def take_lock(path: Path) -> FileLock | None:
     """Take the lock at `path` if nobody holds it, else return None. It is free again when the process ends."""
     atomic.make_folder(path.parent)
-    lock = FileLock(path)
+    lock = FileLock(path, mode=0o600) if atomic.is_private(path) else FileLock(path)
     try:
         lock.acquire(timeout=PATIENCE_S, poll_interval=PAUSE_S)
     except Timeout:
@@ -80,9 +80,7 @@ class DaemonLock:
                 there = read_holder(folder.lease)
             raise held_by(folder.lease, there)
         try:
-            lease = Lease.take(
-                folder.lease, folder.state, journal_identity(folder.journal), on_lost=on_lost, wait=wait
-            )
+            lease = Lease.take(folder.lease, folder.state, journal_identity(folder.journal), on_lost=on_lost, wait=wait)
         except BaseException:
             lock.release()
             raise

@@ -69,7 +69,7 @@ def fit(work: Work, facts: Facts) -> None:
 
 
 def _collect_garbage(work: Work) -> None:
-    kept = generations.numbers(work.folder.checkpoints)[:KEPT_CHECKPOINTS]
+    kept = [*generations.numbers(work.folder.checkpoints)[:KEPT_CHECKPOINTS], *_best_by_validation(work.folder)]
     generations.prune(work.folder.checkpoints, set(kept))
     learners = set()
     for number in kept:
@@ -84,8 +84,24 @@ def _collect_garbage(work: Work) -> None:
     try:
         generations.prune(work.folder.models, keep)
         generations.prune(work.folder.embedding, keep)
+        for parent in (work.folder.models, work.folder.checkpoints):
+            generations.forget_damaged(parent)
     except OSError as error:
         log.debug("old generations stay for now: %s", error)
+
+
+def _best_by_validation(folder: WorkFolder) -> list[int]:
+    """Return the checkpoint, of those still there, with the best accuracy on the validation images; the newest of equals."""
+    measured = []
+    for path in folder.test_results.glob("train_set_size_*/metrics.json"):
+        try:
+            metrics = json.loads(path.read_text(encoding="utf-8"))
+            measured.append((float(metrics["accuracy"]), int(metrics["checkpoint"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    there = set(generations.numbers(folder.checkpoints))
+    best = max(((accuracy, number) for accuracy, number in measured if number in there), default=None)
+    return [best[1]] if best else []
 
 
 def list_all(work: Work, facts: Facts) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,16 +42,16 @@ def bin_files(work: Work) -> BinFiles:
     except OSError as error:
         log.debug("the bin cannot be listed: %s", error)
         return BinFiles()
+    taken, folders = _taken(work), (work.folder.bin, work.folder.reports)
     for file in files:
-        need = _need(work, file)
+        receipt = receipts.read_receipt(*folders, file.name) or {}
+        need = _need(work, file, taken.get((printable_name(file.name), file.mtime_ns)), receipt)
         if need:
             needs[need].append(file.name)
     return BinFiles(*(tuple(needs[name]) for name in BinFiles._fields))
 
 
-def _need(work: Work, file: BinFile) -> str:
-    receipt = receipts.read_receipt(work.folder.bin, work.folder.reports, file.name) or {}
-    taken = _taken(work).get((printable_name(file.name), file.mtime_ns))
+def _need(work: Work, file: BinFile, taken: Taken | None, receipt: Mapping[str, Any]) -> str:
     is_of_this_file = receipt.get("mtime_ns") == file.mtime_ns
     if taken is not None and work.inbox.digest(file) in ("", taken.sha256):
         is_whole = is_of_this_file and receipt.get("sha256") == taken.sha256
@@ -84,7 +84,7 @@ def _remarks(work: Work, seq: int) -> list[dict[str, Any]]:
 
 def answer(work: Work, name: str) -> None:
     """Write receipt and report of a label file that was taken. Commits: the receipt."""
-    file = next((f for f in work.inbox.scan(time.monotonic()) if f.name == name), None)
+    file = work.inbox.last_seen(name)
     taken = _taken(work).get((printable_name(name), file.mtime_ns)) if file else None
     if taken is None:
         return
@@ -98,8 +98,8 @@ def take_labels(work: Work, name: str) -> None:
     Commits: one journal line, or the receipt of a file without a good row. A file that is gone or changed is left for
     another turn.
     """
-    file = next((f for f in work.inbox.scan(time.monotonic()) if f.name == name and f.is_settled), None)
-    if file is None:
+    file = work.inbox.last_seen(name)
+    if file is None or not file.is_settled:
         return
     copy = take_private_copy(file, work.folder.intake)
     if copy is None:

@@ -62,19 +62,18 @@ def _end_scan(work: Work, scan: Scan, folders: dict[str, Path]) -> None:
     work.scan, work.scan_ended_s = None, time.monotonic()
     if not is_online(folders[POOL], work.catalog.fact("top", [])):
         raise ImagesOfflineError(f"The folder {folders[POOL]} does not answer.", hint="Is the disk or share connected?")
-    before = work.catalog.fact("scan_facts", {})
+    before, known_away = work.catalog.fact("scan_facts", {}), work.catalog.fact("away", [])
     away = scan.finish(elapsed_s)
     top = _top_entries(folders[POOL])
     if top and POOL not in away:
         work.catalog.note("top", top)
-    for kind, fraction in away.items():
+    for kind in away.keys() - known_away:
         log.warning(
-            "scan: %.0f %% of the images known in %s were not there; nothing was given up. Is a disk or share away?",
-            100 * fraction,
+            "scan: %.0f %% of the images known in %s were not there; nothing was given up. Is a disk or share away? If they"
+            " were removed on purpose, run `camera-trap-al rebuild-catalog`",
+            100 * away[kind],
             folders[kind],
         )
-    for kind in scan.unanswering:
-        log.warning("scan: %s cannot be listed; its images are kept. Is a disk or share away?", folders[kind])
     if scan.changed or before != work.catalog.fact("scan_facts"):
         _say_what_is_there(work, scan, folders)
 

@@ -318,7 +318,8 @@ def _wait_for_old_worker(folder: WorkFolder, stop: threading.Event) -> None:
 
 def _remove_leftovers(folder: WorkFolder) -> None:
     places = {folder.root, folder.state, folder.data, folder.journal.parent, folder.intake, folder.bin, folder.reports}
-    places |= {folder.wishes, folder.export, *folder.test_results.glob("*/"), *folder.embedding.glob("gen-*/")}
+    places |= {folder.wishes, folder.export, folder.test_results}
+    places |= {*folder.test_results.glob("*/"), *folder.embedding.glob("gen-*/")}
     for partial in sorted(partial for place in places for partial in place.glob(".*.partial")):
         # Other programs have partial files of their own in the bin.
         if partial.is_file() and folder.may_write(partial):

@@ -11,8 +11,6 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from camera_trap_al.errors import EXIT_PROBLEM, CameraTrapAlError, UsageError
 from camera_trap_al.store import atomic
 from camera_trap_al.version import program_version
@@ -38,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except SQLAlchemyError as error:
+    except _catalogue_error() as error:
         text = f"The catalogue cannot be read: {error.__cause__ or error}. `run` makes it anew if it is damaged."
         say(f"camera-trap-al: {text}", to=sys.stderr)
         return EXIT_PROBLEM
@@ -54,6 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         logging.getLogger(__name__).debug("refused", exc_info=True)
         return EXIT_PROBLEM
+
+
+def _catalogue_error() -> type[Exception]:
+    # Looked up when something failed: importing it takes as long as all else that comes before a signal is heeded.
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return SQLAlchemyError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -200,10 +205,14 @@ def _quoted(path: Path) -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.stopping import Stopping
+
+    stopping = Stopping()
+    stopping.listen()
     from camera_trap_al_service.daemon import run
 
     rounds = float("inf") if options.max_rounds is None else options.max_rounds
-    run(options.work, max_rounds=rounds, until=options.until or "stopped")
+    run(options.work, max_rounds=rounds, until=options.until or "stopped", stopping=stopping)
     return 0
 
 

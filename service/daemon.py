@@ -21,8 +21,8 @@ from camera_trap_al.loop import Loop, is_idle, is_waiting
 from camera_trap_al.places import is_network
 from camera_trap_al.results import read_metrics
 from camera_trap_al.store import atomic
-from camera_trap_al.work import Work, read_work_config
-from camera_trap_al.worker import Child
+from camera_trap_al.work import Work, image_folders, read_work_config
+from camera_trap_al.worker import Child, Worker
 from camera_trap_al_service.init import check_choices
 from camera_trap_al_service.logs import log_file
 from camera_trap_al_service.progress import Bars
@@ -30,6 +30,8 @@ from camera_trap_al_service.stopping import Stopping
 from camera_trap_al_service.watching import Watch
 
 STATUS_EVERY_S = 2.0
+TAKING_EVERY_S = 0.5
+TAKING = frozenset({"TAKING_LABELS", "PROJECTING", "ANSWERING"})
 GIVE_UP_AFTER = 3
 GIVE_UP_SHOWING_AFTER = 7
 SHOWING = frozenset({"PUBLISHING", "FINISHED"})
@@ -46,11 +48,13 @@ def run(
 ) -> None:
     """Run the daemon until it is told to stop, or until it is "waiting" or "idle".
 
-    Raises `CameraTrapAlError` where it cannot start or go on.
+    `stopping` listens already, so that a signal counts that came before this was called. Raises `CameraTrapAlError` where
+    it cannot start or go on.
     """
-    stopping = stopping or Stopping()
-    if handle_signals:
-        stopping.listen()
+    if stopping is None:
+        stopping = Stopping()
+        if handle_signals:
+            stopping.listen()
     try:
         folder, config = read_work_config(root)
         check_choices(config)
@@ -63,7 +67,13 @@ def run(
                 try:
                     lock.lease.note_journal(work.history.identity)
                     loop = Loop(work, max_rounds=max_rounds, stop=stopping.stop, wake=stopping.wake)
-                    stopping.also, stopping.at_last = [loop.worker.tell_to_stop], loop.worker.kill
+                    stopping.also = [loop.worker.tell_to_stop]
+
+                def end_at_once(worker: Worker = loop.worker) -> None:
+                    worker.kill()
+                    lock.lease.release()
+
+                stopping.at_last = end_at_once
                     _run_loop(loop, until, lock.lease)
                 finally:
                     work.close()
@@ -188,7 +198,9 @@ class Heart:
             self.bars.show(*loop.worker.progress)
         else:
             self.bars.close()
-        if step.name != self._last_state or time.monotonic() - self._last_s > STATUS_EVERY_S:
+        # Of a folder full of label files, each takes a turn of all three: writing the status would take longer than they do.
+        every_s = STATUS_EVERY_S if step.name == self._last_state else TAKING_EVERY_S if step.name in TAKING else 0.0
+        if time.monotonic() - self._last_s > every_s:
             self._write(loop, facts, step.name.lower())
             self._last_state, self._last_s = step.name, time.monotonic()
 
@@ -241,7 +253,7 @@ def describe(work: Work, facts: Facts, state: str) -> dict[str, Any]:
         "checkpoint": facts.checkpoint,
         "accuracy": metrics.get("accuracy"),
         "online": facts.online,
-        "hint": hint(work, facts),
+        "hint": hint(work, facts) + _away_hint(work),
     }
 
 
@@ -249,16 +261,21 @@ def _stamp(facts: Facts) -> tuple[int, int, bool]:
     return facts.mark, facts.pool_version, facts.scanned
 
 
+def _away_hint(work: Work) -> str:
+    away = [str(folder) for kind, folder in image_folders(work.config).items() if kind in work.catalog.fact("away", [])]
+    if not away:
+        return ""
+    return (
+        f" Many of the images known in {' and '.join(away)} are not there; nothing is given up. Connect the disk or share,"
+        " or run `camera-trap-al rebuild-catalog` if they were removed on purpose."
+    )
+
+
 def hint(work: Work, facts: Facts) -> str:
     """Return what a person can do now, in a sentence."""
     if not facts.online:
         return (
             f"The images in {work.pool_root()} do not answer. Connect the disk or share; the program goes on by itself."
-        )
-    if work.catalog.fact("away", []):
-        return (
-            f"Many of the images known in {work.pool_root()} or the other folders are not there. Connect the disk or share;"
-            " nothing is given up meanwhile."
         )
     if facts.open and facts.shown == facts.open:
         selector = work.folder.selector if facts.placed else work.folder.selector_new

@@ -65,6 +65,8 @@ def status_text(status: dict[str, Any]) -> str:
             f"Cannot be used: {images['quarantined']} unreadable, {images['missing']} missing,"
             f" {images['not_listed']} not shown by Timelapse",
         ]
+        if images.get("altered"):
+            lines.append(f"Changed after they were labelled: {images['altered']} images, see data/altered.csv")
         if status["open"]:
             lines.append(
                 f"Round {status['round']}: {status['awaited']} of {status['requested']} images still want a label"

@@ -1,4 +1,4 @@
-"""How a program ends when it is told to: signals become events, and what does not heed them is ended after 9 s."""
+"""How a program ends when it is told to: signals become events, and what does not heed them is ended after 8 s."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-END_S = 9.0
+END_S, LAST_S = 8.0, 1.0
 SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class Stopping:
     """Two events: `stop` is set for good once the program is told to end, `wake` cuts a wait short.
 
-    `also` are functions to call then, from a thread; `at_last` is called if the program has not ended 9 s later.
+    `also` are functions to call then, from a thread; `at_last` is called if the program has not ended 8 s later.
     Nothing that is cut off there is lost: whatever is durable is whole, and all else is done again.
     """
 
@@ -72,8 +72,9 @@ class Stopping:
     def _end_at_last(self) -> None:
         time.sleep(END_S)
         log.warning("stopped amid a long step; it is done again at the next start")
-        with contextlib.suppress(Exception):
-            self.at_last()
+        last = threading.Thread(target=self.at_last, daemon=True, name="last words")
+        last.start()
+        last.join(LAST_S)
         os._exit(0)
 
 

@@ -150,7 +150,10 @@ def test_a_lease_of_this_computer_whose_process_is_gone_is_taken_at_once(path: P
 
 def test_a_process_at_work_with_other_private_files_is_not_displaced(path: Path, tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as sleeper:
-        put(path, replace(Holder.here(tmp_path / "x", "j1"), pid=sleeper.pid, begun=process_begun(sleeper.pid), nonce="t"))
+        put(
+            path,
+            replace(Holder.here(tmp_path / "x", "j1"), pid=sleeper.pid, begun=process_begun(sleeper.pid), nonce="t"),
+        )
         with pytest.raises(LockedError, match=f"process {sleeper.pid}"):
             take(path)
         assert sleeper.stdin is not None
@@ -208,7 +211,9 @@ def test_a_torn_lease_is_taken_after_a_moment(path: Path) -> None:
 
 
 def test_a_lease_of_an_older_version_is_taken(path: Path) -> None:
-    path.write_text(json.dumps({"format": 1, "host": "pc", "pid": 4, "started": "2026-01-01T00:00:00Z"}), encoding="utf-8")
+    path.write_text(
+        json.dumps({"format": 1, "host": "pc", "pid": 4, "started": "2026-01-01T00:00:00Z"}), encoding="utf-8"
+    )
     assert take(path).holder.pid == os.getpid()
 
 
@@ -234,7 +239,9 @@ def test_renewing_counts_and_survives_sleep_and_deletion(path: Path) -> None:
     there = read_holder(path)
     assert there is not None and there.counter == 2
     path.unlink()
-    assert lease.renew() and read_holder(path) is not None, "a lease that was deleted and that nobody took is ours still"
+    assert lease.renew() and read_holder(path) is not None, (
+        "a lease that was deleted and that nobody took is ours still"
+    )
 
 
 def test_a_lease_that_another_daemon_took_is_lost_and_stays_theirs(path: Path, elsewhere: Holder) -> None:
@@ -250,9 +257,7 @@ def test_a_lease_that_another_daemon_took_is_lost_and_stays_theirs(path: Path, e
     assert path.read_bytes() == before
 
 
-def test_losing_the_lease_is_noticed_by_itself(
-    path: Path, elsewhere: Holder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_losing_the_lease_is_noticed_by_itself(path: Path, elsewhere: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "RENEW_S", 0.02)
     told = threading.Event()
     lease = Lease.take(path, path.parent, "j1", on_lost=told.set)

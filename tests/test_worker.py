@@ -237,7 +237,10 @@ def test_an_attempt_counts_deaths_of_the_same_job_on_the_same_labels_only(tmp_pa
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "/w/.labels.csv.partial"), "The disk is full: /w/labels.csv could"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/w/.labels.csv.partial"),
+            "The disk is full: /w/labels.csv could",
+        ),
         (OSError("8388608 requested and 4194304 written"), "The disk is full. Free some space"),
         (RuntimeError("IoError(Os { code: 28, kind: StorageFull })"), "The disk is full"),
         (PermissionError(errno.EACCES, "denied", "/w/.a.csv.partial", None, "/w/a.csv"), "/w/a.csv cannot be replaced"),

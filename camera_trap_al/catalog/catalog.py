@@ -18,7 +18,7 @@ from sqlalchemy.engine import Engine
 
 from camera_trap_al.catalog import sightings
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION, Found, PoolCounts
-from camera_trap_al.catalog.schema import absorbed, images, items, labels, meta, migrate
+from camera_trap_al.catalog.schema import absorbed, images, items, labels, meta, migrate, note_fact, read_fact
 from camera_trap_al.catalog.sightings import Taken, is_present, is_quarantined, parts
 from camera_trap_al.core.history import LASTING_SKIPS
 from camera_trap_al.core.records import ImageKey, Item
@@ -65,8 +65,8 @@ class Catalog:
             if not read_only:
                 with catalog._write() as connection:
                     migrate(connection)
-                    if _read(connection, "catalog_id", None) is None:
-                        _note(connection, "catalog_id", uuid.uuid4().hex)
+                    if read_fact(connection, "catalog_id", None) is None:
+                        note_fact(connection, "catalog_id", uuid.uuid4().hex)
         except BaseException:
             engine.dispose()
             raise
@@ -91,7 +91,7 @@ class Catalog:
     def note(self, key: str, value: Any) -> None:
         """Keep a single fact; durable on return."""
         with self._write() as connection:
-            _note(connection, key, value)
+            note_fact(connection, key, value)
 
     @property
     def mark(self) -> int:
@@ -130,9 +130,9 @@ class Catalog:
                 changed = {c: statement.excluded[c] for c in ("species", "skip", "seq")}
                 connection.execute(statement.on_conflict_do_update(index_elements=["path"], set_=changed), rows)
             if answers:
-                _note(connection, "answered", mark)
-            _note(connection, "mark", mark)
-            _note(connection, "identity", identity)
+                note_fact(connection, "answered", mark)
+            note_fact(connection, "mark", mark)
+            note_fact(connection, "identity", identity)
 
     def add_found(self, root: str, found: Sequence[Found], scan: int) -> Taken:
         """Take in what scan number `scan` saw. One transaction.
@@ -148,7 +148,7 @@ class Catalog:
                 unread += taken.unread
             if n_changed:
                 # What is computed of the whole pool is computed anew once, when the scan ends; this outlives one that fails.
-                _note(connection, "pool_changed", True)
+                note_fact(connection, "pool_changed", True)
         return Taken(n_changed, unread)
 
     def keep_unseen(self, root: str, paths: Sequence[str], scan: int) -> None:
@@ -179,7 +179,7 @@ class Catalog:
         """
         away = {}
         with self._write() as connection:
-            changed = _read(connection, "pool_changed", False)
+            changed = read_fact(connection, "pool_changed", False)
             for root in roots:
                 fraction, lost = sightings.count_missed(connection, root, scan, elapsed_s)
                 changed = changed or lost
@@ -187,12 +187,12 @@ class Catalog:
                     away[root] = fraction
             if changed:
                 _change_pool(connection)
-                _note(connection, "pool_changed", False)
-            _note(connection, "scan", scan)
-            _note(connection, "scanned", True)
-            _note(connection, "scan_facts", dict(facts))
-            _note(connection, "scan_ended", time.time())
-            _note(connection, "away", sorted(away))
+                note_fact(connection, "pool_changed", False)
+            note_fact(connection, "scan", scan)
+            note_fact(connection, "scanned", True)
+            note_fact(connection, "scan_facts", dict(facts))
+            note_fact(connection, "scan_ended", time.time())
+            note_fact(connection, "away", sorted(away))
         return away
 
     def absorb(
@@ -278,7 +278,7 @@ class Catalog:
         answered = answered.join(images, and_(images.c.root == POOL, images.c.path == labels.c.path))
         answered = answered.join(items, items.c.image == images.c.id)
         with self._engine.connect() as connection:
-            version = _read(connection, "pool_version", 0)
+            version = read_fact(connection, "pool_version", 0)
             if self._shown is None or self._shown[0] != version:
                 self._shown = (version, *self._read_shown(connection))
             _, rows, hashes = self._shown
@@ -336,7 +336,7 @@ class Catalog:
         """Return those of the pool images that cannot be asked for now, with the reason."""
         reasons: dict[str, str] = {}
         with self._engine.connect() as connection:
-            scanned = _read(connection, "scanned", False)
+            scanned = read_fact(connection, "scanned", False)
             for part in parts(key.path for key in keys):
                 query = select(images.c.path, images.c.missing, is_quarantined)
                 query = query.where(images.c.root == POOL, images.c.path.in_(part))
@@ -390,16 +390,4 @@ class Catalog:
 
 
 def _change_pool(connection: Connection) -> None:
-    _note(connection, "pool_version", _read(connection, "pool_version", 0) + 1)
-
-
-def _note(connection: Connection, key: str, value: Any) -> None:
-    statement = upsert(meta).values(key=key, value=json.dumps(value))
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["key"], set_={"value": statement.excluded.value})
-    )
-
-
-def _read(connection: Connection, key: str, default: Any) -> Any:
-    value = connection.scalar(select(meta.c.value).where(meta.c.key == key))
-    return default if value is None else json.loads(value)
+    note_fact(connection, "pool_version", read_fact(connection, "pool_version", 0) + 1)

@@ -31,6 +31,7 @@ KINDS = {
     "top": "pictures directly in this folder (skipped: put each into the folder of its class)",
     "link": "links and shortcuts (not followed)",
     "no access": "files or folders that cannot be read now (images in them are kept, and looked for again)",
+    "away": "folder that cannot be listed now (its images are kept); is its disk or share connected?",
     "name": "files whose name is not valid text (unsafe_name; skipped: rename them)",
     "other": "files that are no photographs (skipped)",
 }
@@ -231,7 +232,6 @@ class Scan:
     ) -> None:
         self.number = int(catalog.fact("scan", 0)) + 1
         self.tallies = {kind: Tally() for kind in folders}
-        self.unanswering: list[str] = []
         self.changed = 0
         self.n_seen = 0
         self._catalog = catalog
@@ -283,7 +283,7 @@ class Scan:
                 # Pictures to train on may live on another disk than the pool, which is looked through all the same.
                 if kind == POOL or self._is_first:
                     raise
-                self.unanswering.append(kind)
+                tally.add("away", str(folder))
                 tally.unlistable.append("")
 
     def _look(self, batches: dict[str, list[Found]], deadline: float) -> bool:

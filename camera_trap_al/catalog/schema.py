@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -20,6 +22,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy import inspect as inspect_database
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 metadata = MetaData()
 
@@ -120,3 +123,17 @@ def migrate(connection: Connection) -> None:
     if version < len(MIGRATIONS):
         connection.execute(meta.delete().where(meta.c.key == "format"))
         connection.execute(insert(meta).values(key="format", value=str(len(MIGRATIONS))))
+
+
+def read_fact(connection: Connection, key: str, default: Any) -> Any:
+    """Return a single fact of `meta`, or `default`."""
+    value = connection.scalar(select(meta.c.value).where(meta.c.key == key))
+    return default if value is None else json.loads(value)
+
+
+def note_fact(connection: Connection, key: str, value: Any) -> None:
+    """Keep a single fact in `meta`, in the caller's transaction."""
+    statement = upsert(meta).values(key=key, value=json.dumps(value))
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["key"], set_={"value": statement.excluded.value})
+    )

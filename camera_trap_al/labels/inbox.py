@@ -33,12 +33,17 @@ class BinFile:
     """A CSV in the bin. `doubt` says why it may be a copy under way, or why it cannot be opened; "" if nothing does."""
 
     name: str
-    path: Path
+    folder: Path
     size: int
     mtime_ns: int
     inode: int
     is_settled: bool = False
     doubt: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self.folder / self.name
 
     def is_same(self, other: BinFile) -> bool:
         """Return whether nothing has changed between two looks."""
@@ -67,6 +72,7 @@ class _Look:
     since_s: float
     doubt: str | None = field(default=None)
     digest: str = ""
+    settled: BinFile | None = None
 
 
 class Inbox:
@@ -83,6 +89,7 @@ class Inbox:
         self.folder = folder
         self.settle_s = settle_s
         self._looks: dict[str, _Look] = {}
+        self._files: list[BinFile] = []
 
     def scan(self, now_s: float) -> list[BinFile]:
         """Return the CSV files of the folder in the order (mtime, name) in which they are taken in.
@@ -95,7 +102,12 @@ class Inbox:
             looks[file.name] = look if look is not None and look.file.is_same(file) else _Look(file, now_s)
         self._looks = looks
         files = [self._judge(look, now_s - look.since_s) for look in looks.values()]
-        return sorted(files, key=lambda file: (file.mtime_ns, os.fsencode(file.name)))
+        self._files = sorted(files, key=lambda file: (file.mtime_ns, os.fsencode(file.name)))
+        return self._files
+
+    def last_seen(self, name: str) -> BinFile | None:
+        """Return a file as the last scan saw it, None if it was not there."""
+        return next((file for file in self._files if file.name == name), None)
 
     def digest(self, file: BinFile) -> str:
         """Return the SHA-256 of a file of the last scan, read once while its size, time and inode are the same.
@@ -114,6 +126,9 @@ class Inbox:
         return look.digest
 
     def _judge(self, look: _Look, quiet_s: float) -> BinFile:
+        # Hundreds of settled files may lie there, and each turn of the loop looks at all.
+        if look.settled is not None:
+            return look.settled
         if look.file.size == 0:
             return replace(look.file, is_settled=quiet_s >= max(EMPTY_FOR_S, self.settle_s), doubt="it is empty")
         if quiet_s < self.settle_s:
@@ -124,7 +139,9 @@ class Inbox:
         except OSError as error:
             return replace(look.file, doubt=f"it cannot be opened: {error.strerror or error}")
         wait_s = self.settle_s * (DOUBT_FACTOR if look.doubt else 1)
-        return replace(look.file, is_settled=quiet_s >= wait_s, doubt=look.doubt)
+        judged = replace(look.file, is_settled=quiet_s >= wait_s, doubt=look.doubt)
+        look.settled = judged if judged.is_settled else None
+        return judged
 
 
 def candidates(folder: Path) -> list[BinFile]:
@@ -139,7 +156,7 @@ def candidates(folder: Path) -> list[BinFile]:
             except OSError:
                 continue
             if stat.S_ISREG(facts.st_mode):
-                files.append(BinFile(entry.name, Path(entry.path), facts.st_size, facts.st_mtime_ns, facts.st_ino))
+                files.append(BinFile(entry.name, folder, facts.st_size, facts.st_mtime_ns, facts.st_ino))
     return files
 
 

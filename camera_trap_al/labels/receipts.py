@@ -25,6 +25,7 @@ LIST_CUT_AT = KEPT_REJECTIONS
 REPORT_LINES = 200
 MAX_NAME_BYTES = 255
 MAX_RECEIPT_BYTES = 64_000_000
+KEPT = 32_768
 RECEIPT, REPORT = ".receipt.json", ".report.txt"
 
 CODES: dict[str, str] = {
@@ -238,6 +239,7 @@ def _guarded(text: str) -> str:
     return _FORMULA.sub(r"\1'\2", text)
 
 
+@functools.lru_cache(maxsize=KEPT)
 def receipt_names(name: str) -> tuple[str, str]:
     """Return the file names of receipt and report for the label file `name`.
 
@@ -288,12 +290,12 @@ def read_receipt(bin_folder: Path, fallback_folder: Path, name: str) -> dict[str
     That is `file`, `sha256`, `mtime_ns`, `seq`, `time`, `verdict` and `remarks`; None if there is no receipt that is ours
     and whole.
     """
-    found = [_read(folder / receipt_names(name)[0]) for folder in (bin_folder, fallback_folder)]
+    found = [_read(os.path.join(folder, receipt_names(name)[0])) for folder in (bin_folder, fallback_folder)]  # noqa: PTH118
     ours = [receipt for receipt in found if receipt is not None and receipt["file"] == printable_name(name)]
     return max(ours, key=lambda receipt: str(receipt["time"])) if ours else None
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: str) -> dict[str, Any] | None:
     try:
         facts = os.lstat(path)
     except OSError:
@@ -303,11 +305,11 @@ def _read(path: Path) -> dict[str, Any] | None:
     return _read_once(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
 
 
-@functools.lru_cache(maxsize=4096)
-def _read_once(path: Path, size: int, mtime_ns: int, inode: int) -> dict[str, Any] | None:
+@functools.lru_cache(maxsize=KEPT)
+def _read_once(path: str, size: int, mtime_ns: int, inode: int) -> dict[str, Any] | None:
     """Read what a receipt is of; it is looked up at each turn of the loop, so it is kept while the file is the same."""
     try:
-        receipt = json.loads(path.read_bytes())
+        receipt = json.loads(Path(path).read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(receipt, dict) or receipt.get("schema") != SCHEMA:

@@ -127,8 +127,13 @@ def keep_private(folder: Path) -> None:
         _private.append(folder.absolute())
 
 
+def is_private(path: Path) -> bool:
+    """Return whether `path` is at or below a folder that is kept private."""
+    return any(path.absolute().is_relative_to(folder) for folder in _private)
+
+
 def _mode_for(path: Path, usual: int) -> int:
-    return usual & 0o700 if any(path.absolute().is_relative_to(folder) for folder in _private) else usual
+    return usual & 0o700 if is_private(path) else usual
 
 
 def _pass(

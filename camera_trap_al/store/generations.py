@@ -19,6 +19,8 @@ from camera_trap_al.store.json_files import read_object
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+KEPT_DAMAGED = 2
+_BAD = re.compile(r"\.bad-gen-(\d+)")
 _NAME = re.compile(r"gen-(\d{6,})")
 _verified: dict[Path, tuple[int, int]] = {}
 
@@ -77,6 +79,9 @@ def identity(folder: Path) -> str:
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write the manifest of a folder whose other files are all there; durable on return."""
+    for partial in folder.glob(".*.partial"):
+        # Left by a kill: in the manifest it would name a file that is soon gone.
+        atomic.discard_file(partial)
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in sorted(folder.iterdir())
@@ -157,6 +162,15 @@ def prune(parent: Path, keep: set[int]) -> None:
     for number in numbers(parent):
         if number not in keep:
             atomic.discard_folder(folder_of(parent, number))
+
+
+def forget_damaged(parent: Path) -> None:
+    """Remove what was set aside as damaged, but for the newest few, and for a number that must not be used again."""
+    aside = sorted((int(m[1]), entry.name) for entry in parent.iterdir() if (m := _BAD.match(entry.name)))
+    newest_number = max(numbers(parent), default=0)
+    for number, name in aside[:-KEPT_DAMAGED]:
+        if number < newest_number:
+            atomic.discard_folder(parent / name)
 
 
 def check_format(folder: Path) -> None:

@@ -78,7 +78,7 @@ def test_images_to_train_on_may_be_unplugged_while_the_pool_is_looked_through(
     folders[kind].rename(folders[kind].with_name("elsewhere"))
     put(folders[POOL], ["new.jpg"])
     for _ in range(5):
-        assert scan(catalog, folders).unanswering == [kind]
+        assert scan(catalog, folders).tallies[kind].counts == {"away": 1}
     assert counted(catalog) == (6, 6, N + 1, 0, 0)
     folders[kind].mkdir()
     for _ in range(5):

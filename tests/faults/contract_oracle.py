@@ -5,8 +5,8 @@ leaves room, and only there:
 
 - a row with two faults may be reported for either; a row without a label, or of an image never asked for, may be
   reported or passed over; a repeated fault may be listed once a row or once an image;
-- without `RelativePath`, with a whole path in `File`, with CR as the only line end, with rows
-  that all look shifted by a folder: taken or refused, but as a whole;
+- with CR as the only line end, or with rows that all look shifted by a folder: taken or refused, but as a whole;
+- of what MAY be accepted, a whole path in `File` is and a file without `RelativePath` is not;
 - one image with a label and a skip word (or unlabel word, or confirmation of another class): either of them;
 - a skip for an image that is labelled already: noted or not, the label stays;
 - a file whose rows are all passed over, or whose only faults are of images never asked for: any verdict but
@@ -28,6 +28,7 @@ Outcome = tuple[str, ...]
 
 CANNOT_TELL, WITHDRAWN, SEVERAL = "cannot_tell", "withdrawn", "several_species"
 NOTHING: Outcome = ("none",)
+LONGEST_NAME = 300
 NO_FOLDER = re.compile(r"[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -266,7 +267,9 @@ def _judge_rows(header: list[str], records: list[tuple[int, list[str]]], instead
         row.word for row in table if row.key and not row.codes and row.word and _class(row.word, world) is None
     )
     special = {_nfc(word).casefold() for word in (*world.skip_words, *world.reserved, world.unlabel_token) if word}
-    added = {word for word, n in counted.items() if world.auto_add and n >= world.auto_add_min}
+    added = {
+        word for word, n in counted.items() if world.auto_add and n >= world.auto_add_min and len(word) <= LONGEST_NAME
+    }
     verdict.new_classes = frozenset(
         word for word in added if word.casefold() not in special and not _joins(word, world)
     )
@@ -344,7 +347,7 @@ def _shifted(
     table: list[_Row], header: list[str], records: list[tuple[int, list[str]]], world: World
 ) -> frozenset[str]:
     """Return `shifted_root` if no row names an image and one leading folder more or less would help."""
-    rows = [row for row in table if "short_row" not in row.codes and "extra_cells" not in row.codes]
+    rows = [row for row in table if not row.codes & {"short_row", "extra_cells", "control_character", "long_cell"}]
     if any(row.key for row in rows):
         return frozenset()
     cells_of = dict(records)

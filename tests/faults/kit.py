@@ -24,6 +24,7 @@ from camera_trap_al_service.init import init
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LONGEST_S = 120.0
+SAID = 3000
 HEADER = "File,RelativePath,Species\r\n"
 SPECIES = tuple(HUES)
 START = """
@@ -89,8 +90,8 @@ class Daemon:
         return self.process.pid
 
     def words(self) -> str:
-        """Return what this process said."""
-        return self.said.read_bytes()[self._since :].decode("utf-8", "replace")
+        """Return what this process said last."""
+        return self.said.read_bytes()[self._since :].decode("utf-8", "replace")[-SAID:]
 
     def check_alive(self) -> None:
         """Fail the test if the daemon ended by itself."""

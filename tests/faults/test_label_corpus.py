@@ -38,7 +38,12 @@ WORLD: dict[str, Any] = {
     "requested": POOL - {N},
     "held": frozenset({"training", "validation"}),
     "labels": {D: "fox", E: "deer"},
-    "published": {A: frozenset({"deer"}), B: frozenset({"deer", "fox"}), D: frozenset({"deer"}), N: frozenset({"deer"})},
+    "published": {
+        A: frozenset({"deer"}),
+        B: frozenset({"deer", "fox"}),
+        D: frozenset({"deer"}),
+        N: frozenset({"deer"}),
+    },
 }
 CASES = [(*case, {}) for part in (FORMS, LINES, COLUMNS, PATHS, WORDS, ROWS) for case in part] + SETTINGS
 
@@ -59,7 +64,9 @@ def expected_codes(text: str) -> list[tuple[int, str]]:
     return [(int(line), code) for line, _, code in (part.partition(":") for part in text.split())]
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case[0][:60].encode("ascii", "backslashreplace").decode() for case in CASES])
+@pytest.mark.parametrize(
+    "case", CASES, ids=[case[0][:60].encode("ascii", "backslashreplace").decode() for case in CASES]
+)
 def test_a_label_file_gets_the_answer_that_the_contract_gives(case: tuple[Any, ...], tmp_path: Path) -> None:
     _, given, verdict, images, codes, settings = case
     data = given if isinstance(given, bytes) else given.encode("utf-8")

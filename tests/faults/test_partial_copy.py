@@ -28,7 +28,9 @@ SETTLE_S = 2.0
 CLASSES = ["Bird", "Bird of prey", "dee", "deer", "é", "étourneau"]
 KEYS = [ImageKey.of(path) for path in ("S1/a.JPG", "S1/a.JPG.JPG", "S/a.JPG", "S1/b.JPG", "r.JPG", "Forêt/é.JPG")]
 TRUTH = {"S1/a.JPG": "Bird of prey", "S1/b.JPG": "deer", "r.JPG": "deer", "Forêt/é.JPG": "étourneau"}
-WHOLE = "File,RelativePath,Species\r\na.JPG,S1,Bird of prey\r\nb.JPG,S1,deer\r\nr.JPG,,deer\r\né.JPG,Forêt,étourneau\r\n"
+WHOLE = (
+    "File,RelativePath,Species\r\na.JPG,S1,Bird of prey\r\nb.JPG,S1,deer\r\nr.JPG,,deer\r\né.JPG,Forêt,étourneau\r\n"
+)
 FORMS = {
     "CRLF": WHOLE.encode(),
     "LF": WHOLE.replace("\r\n", "\n").encode(),
@@ -157,7 +159,10 @@ def test_a_copy_cut_at_any_byte_and_completed_ends_at_the_whole_result(
             assert bin.receipt("week.csv")["verdict"] == "accepted"
             n_copies += 1
             n_early += early != TRUTH and bool(early)
-    figure("partial copies", f"{form}: {n_copies} copies cut and completed, 100 % whole at last; {n_early} read in part first")
+    figure(
+        "partial copies",
+        f"{form}: {n_copies} copies cut and completed, 100 % whole at last; {n_early} read in part first",
+    )
 
 
 @pytest.mark.parametrize("step", [1, 7, 40])

@@ -64,6 +64,13 @@ elif kind == "worker":
                 tell()
             yield what
     worker.Child.heard = heard_and_told
+elif name == "daemon":
+    class Importing:
+        @staticmethod
+        def find_spec(module, path=None, target=None):
+            if module == "camera_trap_al_service.daemon":
+                tell()
+    sys.meta_path.insert(0, Importing)
 elif name == "opening":
     work.Work.open = signalled(work.Work.open)
 elif name == "WAITING":
@@ -73,6 +80,7 @@ else:
 sys.exit(main())
 """
 POINTS = [
+    "importing daemon SIGTERM",
     "before opening SIGTERM",
     "amid opening SIGINT",
     "before CATALOGUING SIGTERM+SIGTERM",
@@ -82,10 +90,8 @@ POINTS = [
     "amid PUBLISHING SIGTERM",
     "amid LISTING SIGTERM",
     "worker starting SIGTERM",
-    "worker measuring SIGTERM",
     "worker finishing SIGTERM",
     "worker embedding SIGTERM+SIGINT",
-    "amid ABSORBING SIGTERM",
     "amid FITTING SIGTERM",
     "amid EVALUATING SIGTERM",
     "amid EXPORTING SIGTERM",
@@ -93,6 +99,7 @@ POINTS = [
     "amid TAKING_LABELS SIGTERM",
     "before ANSWERING SIGTERM",
     "worker training SIGTERM+SIGTERM",
+    "amid ABSORBING SIGTERM",
     "amid WAITING SIGTERM",
 ]
 
@@ -100,10 +107,21 @@ POINTS = [
 def stop_at(work: Path, point: str) -> float:
     """Run the daemon, which is told to stop at a point; return the seconds that it took to end."""
     path = [str(ROOT / "tests" / "faults" / "no_torch_site"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "NUMPY_LEARNER_PAUSE_S": "0.05"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+        "OMP_NUM_THREADS": "1",
+        "NUMPY_LEARNER_PAUSE_S": "0.05",
+    }
     command = [sys.executable, "-c", DAEMON, point, "run", str(work)]
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
     ) as daemon:
         try:
             said = daemon.communicate(timeout=LONGEST_S)[0]

@@ -126,7 +126,9 @@ def test_a_second_file_that_cannot_be_removed_harms_nothing(
     def fails(path: Path) -> None:
         raise PermissionError(errno.EACCES, "held", str(path))
 
-    monkeypatch.setattr(atomic, "discard_file", lambda path: fails(path) if path == shown.new else path.unlink(missing_ok=True))
+    monkeypatch.setattr(
+        atomic, "discard_file", lambda path: fails(path) if path == shown.new else path.unlink(missing_ok=True)
+    )
     shown.show(1, KEYS[1])
     assert shown.selector.placed() == 1 and "cannot be removed" in caplog.text
 
@@ -208,10 +210,10 @@ def test_a_held_selector_rests_and_the_round_is_shown_by_the_second_file(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["labels.csv", "quarantine.csv", "timelapse_predictions.csv", "round1.csv.receipt.json"])
-def test_any_other_held_file_rests_and_all_else_goes_on(
-    new_season: Callable[..., Any], held: Held, name: str
-) -> None:
+@pytest.mark.parametrize(
+    "name", ["labels.csv", "quarantine.csv", "timelapse_predictions.csv", "round1.csv.receipt.json"]
+)
+def test_any_other_held_file_rests_and_all_else_goes_on(new_season: Callable[..., Any], held: Held, name: str) -> None:
     pytest.importorskip("torch")
     season, work, loop = two_rounds_with(new_season, held, name)
     try:

@@ -19,7 +19,7 @@ from camera_trap_al.learn.embedding import Embedder, embed_items
 from camera_trap_al.learn.making import continue_model, finish_model, start_model
 from camera_trap_al.learn.model_folder import DRAFT, has_draft, load_network, read_draft, read_facts
 from camera_trap_al.learn.raw_onnx import ImagesToEmbedding, _by_export
-from camera_trap_al.learn.settings import ModelSettings, TrainSettings, no_tick
+from camera_trap_al.learn.settings import SAVED, ModelSettings, TrainSettings, no_tick
 from camera_trap_al.learn.training import train
 from camera_trap_al.store.atomic import failpoints
 
@@ -203,7 +203,7 @@ def test_training_brings_images_of_a_class_together(model, season):
 def test_progress_counts_every_mini_batch(model):
     steps = [(p.done, p.total) for p in progress_of_model if p.phase == "training"]
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert {p.phase for p in progress_of_model} == {"measuring", "training", "finishing"}
+    assert {p.phase for p in progress_of_model} == {"measuring", "training", "finishing", SAVED}
 
 
 def test_no_epochs_leave_the_start_weights(season, tmp_path):

@@ -41,7 +41,11 @@ def start() -> Iterator[Starter]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: object, pause_s: float = 0.0, fault: str = "") -> subprocess.Popen[str]:
-        path = [str(ROOT / "tests" / "faults" / "no_torch_site"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        path = [
+            str(ROOT / "tests" / "faults" / "no_torch_site"),
+            str(ROOT),
+            *filter(None, [os.environ.get("PYTHONPATH")]),
+        ]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", "CTAL_FAULT": fault}
         environment["NUMPY_LEARNER_PAUSE_S"] = str(pause_s)
         process = subprocess.Popen(

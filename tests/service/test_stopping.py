@@ -46,7 +46,13 @@ os.kill(os.getpid(), signal.SIGTERM)
 while True: pass
 """
     child = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
     )
     assert child.returncode == 0 and child.stdout == "at last\n", child.stderr
 
