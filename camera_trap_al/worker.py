@@ -158,7 +158,7 @@ class Worker:
         if status is None and self._clock() - self._heard_s > SILENCE_S:
             self._child.kill()
             status = self._child.status()
-            self._last_words = f"The worker said nothing new for {SILENCE_S / 60:.0f} minutes and was ended; it goes on from its last save."
+            self._last_words = f"The worker said nothing new for {SILENCE_S / 60:.0f} minutes and was ended; it goes on later."
             self._end = ""
         if status is not None:
             job, text = self.job, self._problem_of(status)

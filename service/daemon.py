@@ -68,12 +68,7 @@ def run(
                     lock.lease.note_journal(work.history.identity)
                     loop = Loop(work, max_rounds=max_rounds, stop=stopping.stop, wake=stopping.wake)
                     stopping.also = [loop.worker.tell_to_stop]
-
-                def end_at_once(worker: Worker = loop.worker) -> None:
-                    worker.kill()
-                    lock.lease.release()
-
-                stopping.at_last = end_at_once
+                    stopping.at_last = lambda: _end_at_once(loop.worker, lock.lease)
                     _run_loop(loop, until, lock.lease)
                 finally:
                     work.close()
@@ -83,6 +78,11 @@ def run(
         log.info("stopped before anything was begun")
     finally:
         stopping.close()
+
+
+def _end_at_once(worker: Worker, lease: Lease) -> None:
+    worker.kill()
+    lease.release()
 
 
 def _warn_of_share(folder: WorkFolder, config: Config) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from camera_trap_al.store.atomic import Operation
 
 BLOCK = 512
-MOST_CUTS = 24
+MOST_CUTS = 40
 Names = dict[Path, "File | None"]
 """Every path that is there, with its file, or None for a folder."""
 
@@ -122,10 +122,8 @@ def _torn(file: File) -> Iterator[tuple[str, bytes]]:
     for cut in cuts[:: max(1, -(-len(cuts) // MOST_CUTS))]:
         yield f"cut at {cut}", file.seen[:cut] if len(file.durable) <= cut else file.seen[:cut] + file.durable[cut:]
         yield f"zeros from {cut}", file.seen[:cut] + bytes(len(file.seen) - cut)
-        yield (
-            f"without the block at {cut}",
-            file.seen[:cut] + bytes(len(file.seen[cut : cut + BLOCK])) + file.seen[cut + BLOCK :],
-        )
+        hole = bytes(len(file.seen[cut : cut + BLOCK]))
+        yield f"without the block at {cut}", file.seen[:cut] + hole + file.seen[cut + BLOCK :]
     yield "zeros", file.durable[:start] + bytes(max(0, len(file.seen) - start))
     if len(file.seen) - start > 2:
         half = (start + len(file.seen)) // 2

@@ -91,7 +91,9 @@ def test_salvage_keeps_the_numbers_of_good_lines(path: Path, tmp_path: Path, los
     assert salvage(path, tmp_path / "good.jsonl") == (3, 1)
     good = read_journal(tmp_path / "good.jsonl")[0]
     assert opened(tmp_path / "good.jsonl") == [1, 2, 3, 4] and good[0]["kind"] == "open"
-    assert [line.get("round") for line in good if line["seq"] not in (1, lost)] == [n for n in range(3) if n + 2 != lost]
+    assert [line.get("round") for line in good if line["seq"] not in (1, lost)] == [
+        n for n in range(3) if n + 2 != lost
+    ]
 
 
 def test_salvage_takes_each_number_once_and_no_first_line_that_opens_nothing(path: Path, tmp_path: Path) -> None:
@@ -128,7 +130,9 @@ def test_an_empty_journal_opens_without_lines(path: Path) -> None:
     assert opened(path) == []
 
 
-@pytest.mark.parametrize("value", ["\udc80", "a\\\udcff", "\0\x1b", "雪\u2028", -0.0, 1e300, 10**30, None, [[]], {"": {}}])
+@pytest.mark.parametrize(
+    "value", ["\udc80", "a\\\udcff", "\0\x1b", "雪\u2028", -0.0, 1e300, 10**30, None, [[]], {"": {}}]
+)
 def test_odd_values_come_back(value: object) -> None:
     raw = encode_line({"seq": 1, "value": value})
     line = decode_line(raw, 1)
@@ -163,7 +167,7 @@ def test_a_line_of_many_megabytes_comes_back(path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["eio", "enospc", "short"])
-@pytest.mark.parametrize("n", range(1, 12))
+@pytest.mark.parametrize("n", range(1, 11))
 def test_a_start_that_cannot_mend_the_journal_says_so_and_the_next_one_does(path: Path, n: int, mode: str) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"seq": 5, "to')
@@ -174,7 +178,7 @@ def test_a_start_that_cannot_mend_the_journal_says_so_and_the_next_one_does(path
         assert "already acknowledged are safe" in str(error)
     reached = failpoints.count >= n
     failpoints.fail_at = 0
-    assert reached, "a start that mends passes eleven operations"
+    assert reached, "a start that mends passes ten operations"
     assert opened(path) == [1, 2, 3, 4] and path.read_bytes() == whole
     assert {p.read_bytes() for p in path.parent.glob(".torn-5-*")} == {b'{"seq": 5, "to'}
 
