@@ -164,7 +164,7 @@ def _result_facts(work: Work, facts: Facts) -> Facts:
         return facts
     folder, n_labels = work.folder, checkpoint.manifest["n_labels"]
     reported = _json(folder.reported)
-    named = {_json(folder.export / name).get("checkpoint") for name in ("manifest.json", "check.json")}
+    exported = _json(folder.export / "check.json").get("checkpoint")
     metrics = _json(folder.test_results / f"train_set_size_{n_labels}" / "metrics.json")
     rows = len(work.cached("askable", work.catalog.pool_stamp, work.catalog.askable)[0])
     due = rows <= REPORT_ROWS or reported.get("learner") != checkpoint.manifest["learner"]
@@ -172,7 +172,7 @@ def _result_facts(work: Work, facts: Facts) -> Facts:
         facts,
         validated=checkpoint.number if _is_validated(work, facts, checkpoint) else 0,
         evaluated=metrics.get("checkpoint", 0),
-        exported=checkpoint.number if checkpoint.number in named else 0,
+        exported=checkpoint.number if checkpoint.number == exported else 0,
         reported=reported.get("checkpoint", 0),
         report_due=due or time.monotonic() - work.reported_s > REPORT_EVERY_S,
     )

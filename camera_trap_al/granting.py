@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
+from camera_trap_al.catalog.found import ACCEPT_GONE, POOL, TRAIN, VALIDATION
 from camera_trap_al.config_file import with_values
 from camera_trap_al.errors import UsageError
 from camera_trap_al.registry import Registry
@@ -69,9 +69,12 @@ def undo(work: Work, wish: Wish) -> str:
 
 @grants.register("rescan")
 def rescan(work: Work, wish: Wish) -> str:
-    """Make a search for new images due now."""
+    """Make a search for images due now; with `gone`, what it does not see is given up at once. Commits: a fact."""
+    gone = wish.arguments.get("gone") is True
+    work.catalog.note(ACCEPT_GONE, gone)
     work.scan, work.scan_ended_s = None, float("-inf")
-    return "The folders of images are searched at once, or as soon as the program runs."
+    then = " Images that are not there are then given up; their labels are kept." if gone else ""
+    return f"The folders of images are searched at once, or as soon as the program runs.{then}"
 
 
 @grants.register("relocate")
@@ -93,7 +96,7 @@ def relocate(work: Work, wish: Wish) -> str:
     with atomic.permitted(work.folder.root):
         atomic.replace_bytes(path, text.encode("utf-8"))
     _, work.config = read_work_config(work.folder.root)
-    rescan(work, wish)
+    rescan(work, Wish(wish.id, "rescan"))
     return "The images are now in " + ", ".join(values.values()) + "; nothing has to be read again."
 
 

@@ -69,7 +69,7 @@ def fit(work: Work, facts: Facts) -> None:
 
 
 def _collect_garbage(work: Work) -> None:
-    kept = [*generations.numbers(work.folder.checkpoints)[:KEPT_CHECKPOINTS], *_best_by_validation(work.folder)]
+    kept = [*generations.numbers(work.folder.checkpoints)[:KEPT_CHECKPOINTS], *best_by_validation(work.folder)]
     generations.prune(work.folder.checkpoints, set(kept))
     learners = set()
     for number in kept:
@@ -90,12 +90,12 @@ def _collect_garbage(work: Work) -> None:
         log.debug("old generations stay for now: %s", error)
 
 
-def _best_by_validation(folder: WorkFolder) -> list[int]:
+def best_by_validation(folder: WorkFolder) -> list[int]:
     """Return the checkpoint, of those still there, with the best accuracy on the validation images; the newest of equals."""
     measured = []
     for path in folder.test_results.glob("train_set_size_*/metrics.json"):
         try:
-            metrics = json.loads(path.read_text(encoding="utf-8"))
+            metrics = read_object(path)
             measured.append((float(metrics["accuracy"]), int(metrics["checkpoint"])))
         except (OSError, ValueError, KeyError, TypeError):
             continue
@@ -175,7 +175,7 @@ def export_source(folder: WorkFolder, checkpoint: generations.Generation) -> Exp
 
 
 def export(work: Work) -> None:
-    """Write and check `export/`. Commits: its manifest, or `check.json` if the check failed."""
+    """Write and check `export/`. Commits: `check.json`, last, whether it passed or not."""
     checkpoint = work.checkpoint()
     assert checkpoint is not None
     require_space(work.folder.export, max(work.config.daemon.min_free_mb, 2 * folder_bytes(work.folder.export) / MB))

@@ -150,21 +150,34 @@ def _receipt_without_reading(work: Work, copy: PrivateCopy) -> dict[str, Any] | 
     if known is not None:
         return receipts.receipt_of_known(copy, work.journal.lines[known - 1], _now())
     by_content = {sha256: seq for (_, sha256, _), seq in work.history.taken.items()}
-    if copy.sha256 in by_content and _is_restored(work, copy, set(by_content)):
-        return receipts.receipt_of_restored(copy, work.journal.lines[by_content[copy.sha256] - 1], _now())
-    return None
+    if copy.sha256 not in by_content:
+        return None
+    others = _restored_with(work, copy, set(by_content))
+    if not others:
+        return None
+    return receipts.receipt_of_restored(copy, work.journal.lines[by_content[copy.sha256] - 1], _now(), others)
 
 
-def _is_restored(work: Work, copy: PrivateCopy, contents: set[str]) -> bool:
+def _restored_with(work: Work, copy: PrivateCopy, contents: set[str]) -> list[list[Any]]:
+    """Return (name, time) of the label files that came back together with a known one, with known content and new times.
+
+    Files of the same restored folder that have their receipts already name those that came with them.
+    """
     taken = _taken(work)
+    found: list[list[Any]] = []
     for file in work.inbox.scan(time.monotonic()):
         name = printable_name(file.name)
         if name == copy.name or (name, file.mtime_ns) in taken:
             continue
-        other = take_private_copy(file, work.folder.intake)
-        if other is not None and other.sha256 in contents and other.sha256 != copy.sha256:
-            return True
-    return False
+        receipt = receipts.read_receipt(work.folder.bin, work.folder.reports, file.name) or {}
+        if receipt.get("mtime_ns") == file.mtime_ns:
+            came_together = [copy.name, copy.mtime_ns] in receipt["restored_with"]
+        else:
+            other = take_private_copy(file, work.folder.intake)
+            came_together = other is not None and other.sha256 in contents and other.sha256 != copy.sha256
+        if came_together:
+            found.append([name, file.mtime_ns])
+    return found
 
 
 def known_images(work: Work) -> KnownImages:

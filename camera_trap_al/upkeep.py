@@ -70,7 +70,7 @@ def _end_scan(work: Work, scan: Scan, folders: dict[str, Path]) -> None:
     for kind in away.keys() - known_away:
         log.warning(
             "scan: %.0f %% of the images known in %s were not there; nothing was given up. Is a disk or share away? If they"
-            " were removed on purpose, run `camera-trap-al rebuild-catalog`",
+            " were removed on purpose, run `camera-trap-al rescan --gone`",
             100 * away[kind],
             folders[kind],
         )

@@ -140,12 +140,14 @@ def _add_wishes(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the verbs that change a work folder; each works beside the running daemon and without it."""
     for name, text in {
         "next": "close the open round with the labels that are there",
-        "rescan": "look for new images now",
+        "rescan": "look for new images now, and for those that are gone",
         "rebuild-catalog": "make the catalogue anew from the journal and the images",
     }.items():
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("work", type=Path, metavar="WORK")
         verb.set_defaults(verb=_wish, wish=name)
+        if name == "rescan":
+            verb.add_argument("--gone", action="store_true", help="images that are not there were removed on purpose")
     labels = verbs.add_parser("labels", help="list the label files that were taken, or what was said of one image")
     labels.add_argument("work", type=Path, metavar="WORK")
     labels.add_argument("image", nargs="?", metavar="IMAGE", help="path from the folder of images on")
@@ -227,6 +229,8 @@ def _status(options: argparse.Namespace) -> int:
 def _wish(options: argparse.Namespace, **arguments: object) -> int:
     from camera_trap_al.wishes import ask
 
+    if getattr(options, "gone", False):
+        arguments["gone"] = True
     answer = ask(options.work, options.wish, say=lambda text: say(text, to=sys.stderr), **arguments)
     if answer.is_granted:
         say(answer.text)

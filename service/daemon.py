@@ -267,7 +267,7 @@ def _away_hint(work: Work) -> str:
         return ""
     return (
         f" Many of the images known in {' and '.join(away)} are not there; nothing is given up. Connect the disk or share,"
-        " or run `camera-trap-al rebuild-catalog` if they were removed on purpose."
+        " or run `camera-trap-al rescan --gone` if they were removed on purpose."
     )
 
 

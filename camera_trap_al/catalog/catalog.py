@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Engine
 
 from camera_trap_al.catalog import sightings
-from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION, Found, PoolCounts
+from camera_trap_al.catalog.found import ACCEPT_GONE, POOL, TRAIN, VALIDATION, Found, PoolCounts
 from camera_trap_al.catalog.schema import absorbed, images, items, labels, meta, migrate, note_fact, read_fact
 from camera_trap_al.catalog.sightings import Taken, is_present, is_quarantined, parts
 from camera_trap_al.core.history import LASTING_SKIPS
@@ -181,13 +181,15 @@ class Catalog:
         with self._write() as connection:
             changed = read_fact(connection, "pool_changed", False)
             for root in roots:
-                fraction, lost = sightings.count_missed(connection, root, scan, elapsed_s)
+                accept = bool(read_fact(connection, ACCEPT_GONE, False))
+                fraction, lost = sightings.count_missed(connection, root, scan, elapsed_s, accept=accept)
                 changed = changed or lost
                 if fraction:
                     away[root] = fraction
             if changed:
                 _change_pool(connection)
                 note_fact(connection, "pool_changed", False)
+            note_fact(connection, ACCEPT_GONE, False)
             note_fact(connection, "scan", scan)
             note_fact(connection, "scanned", True)
             note_fact(connection, "scan_facts", dict(facts))

@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 
 POOL, TRAIN, VALIDATION = "pool", "train", "validation"
+ACCEPT_GONE = "accept_gone"
+"""The fact that a person said of images which are not there: they are gone for good."""
 
 
 @dataclass(frozen=True)

@@ -153,12 +153,15 @@ def note_failed_tries(connection: Connection, root: str, paths: Sequence[str]) -
     return n
 
 
-def count_missed(connection: Connection, root: str, scan: int, elapsed_s: float) -> tuple[float, bool]:
+def count_missed(
+    connection: Connection, root: str, scan: int, elapsed_s: float, *, accept: bool = False
+) -> tuple[float, bool]:
     """Count the images of a folder that scan number `scan` did not see, unless so many are away that the folder must be.
 
     Parameters
     ----------
     elapsed_s : seconds since the scan before
+    accept : a person said that what is not there is gone for good, so it is given up at once, unless all is away
 
     Returns
     -------
@@ -171,8 +174,11 @@ def count_missed(connection: Connection, root: str, scan: int, elapsed_s: float)
     n_unseen = connection.scalar(select(func.count()).select_from(images).where(unseen)) or 0
     if n_unseen == 0:
         return 0.0, False
-    if n_unseen == n_known or n_unseen > max(1, AWAY_FRACTION * n_known):
+    if n_unseen == n_known or n_unseen > max(1, AWAY_FRACTION * n_known) and not accept:
         return n_unseen / n_known, False
+    if accept:
+        connection.execute(update(images).where(unseen).values(missed=MISSING_AFTER_SCANS, missing=True))
+        return 0.0, True
     away_s = case((images.c.missed == 0, literal(0.0)), else_=images.c.away_s + elapsed_s)
     connection.execute(update(images).where(unseen).values(missed=images.c.missed + 1, away_s=away_s))
     lost = and_(unseen, images.c.missed >= MISSING_AFTER_SCANS, images.c.away_s >= MISSING_AFTER_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camera_trap_al.exporters import ExportCheckError
+from camera_trap_al.learn.onnx_files import open_session
 from camera_trap_al.store.embeddings import scale
 
 # Of probabilities, and of scaled embeddings, which lie between 0 and 1 for the most part.
@@ -60,17 +62,13 @@ def check_export(
 
 def _open(files: Mapping[str, bytes], name: str) -> Run:
     """Return a function from the file's one input to its outputs."""
-    import onnxruntime
-
     def failed(error: Exception) -> ExportCheckError:
-        text = f"onnxruntime {onnxruntime.__version__} cannot run {name} ({error})."
+        text = f"onnxruntime {importlib.metadata.version('onnxruntime')} cannot run {name} ({error})."
         return ExportCheckError(text, hint="Update onnxruntime.")
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     # onnxruntime raises classes of its own that share no base.
     try:
-        session = onnxruntime.InferenceSession(files[name], options, providers=["CPUExecutionProvider"])
+        session = open_session(files[name])
     except Exception as error:
         raise failed(error) from error
 

@@ -115,14 +115,20 @@ def receipt_of_known(copy: PrivateCopy, line: Mapping[str, Any], at: str) -> dic
     return _receipt(_file(copy), at, answer, {}, seq=line["seq"])
 
 
-def receipt_of_restored(copy: PrivateCopy, line: Mapping[str, Any], at: str) -> dict[str, Any]:
-    """Return the receipt of one of several known files that came with new times at once: a copied folder."""
+def receipt_of_restored(
+    copy: PrivateCopy, line: Mapping[str, Any], at: str, others: Iterable[list[Any]] = ()
+) -> dict[str, Any]:
+    """Return the receipt of one of several known files that came with new times at once: a copied folder.
+
+    `others` are name and time of those that came with it, by which they are known when their turn comes.
+    """
     text = (
         f"Several files that were taken in before came back at once, so this looks like a copied or restored folder and"
         f" none of them was read. This one was taken in at {line['at']} (number {line['seq']}). {CODES['restored']}"
     )
     answer = {"verdict": "already_known", "warnings": [text]}
-    return _receipt(_file(copy), at, answer, {}, seq=line["seq"])
+    restored_with = [list(other) for other in others]
+    return _receipt(_file(copy), at, answer, {}, seq=line["seq"]) | {"restored_with": restored_with}
 
 
 def _rejected(line: int, path: str, label: str, code: str, text: str, suggest: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -287,8 +293,8 @@ def _write(folder: Path, name: str, receipt: Mapping[str, Any]) -> Path:
 def read_receipt(bin_folder: Path, fallback_folder: Path, name: str) -> dict[str, Any] | None:
     """Return which file and which journal line the newest receipt for the label file `name` is of.
 
-    That is `file`, `sha256`, `mtime_ns`, `seq`, `time`, `verdict` and `remarks`; None if there is no receipt that is ours
-    and whole.
+    That is `file`, `sha256`, `mtime_ns`, `seq`, `time`, `verdict`, `remarks` and `restored_with`; None if there is no
+    receipt that is ours and whole.
     """
     found = [_read(os.path.join(folder, receipt_names(name)[0])) for folder in (bin_folder, fallback_folder)]  # noqa: PTH118
     ours = [receipt for receipt in found if receipt is not None and receipt["file"] == printable_name(name)]
@@ -317,7 +323,8 @@ def _read_once(path: str, size: int, mtime_ns: int, inode: int) -> dict[str, Any
     # Somebody else may have written it, so nothing is taken on trust that is compared later.
     if not all(isinstance(receipt.get(name, ...), kinds) for name, kinds in _OF.items()):
         return None
-    return {name: receipt[name] for name in _OF} | {"remarks": receipt.get("remarks", [])}
+    lists = {name: receipt.get(name) for name in ("remarks", "restored_with")}
+    return {name: receipt[name] for name in _OF} | {n: v if isinstance(v, list) else [] for n, v in lists.items()}
 
 
 _OF: dict[str, type | tuple[type, ...]] = {

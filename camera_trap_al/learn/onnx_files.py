@@ -1,4 +1,4 @@
-"""ONNX files that are whole in themselves: one that names other files is refused before anything opens those.
+"""ONNX files: opened without telling anybody; one that names other files is refused before anything opens those.
 
 The file's own structure (protocol buffers) is walked, so that neither onnx nor its reader is needed where images are
 only classified.
@@ -6,9 +6,14 @@ only classified.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from camera_trap_al.errors import ModelError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 MODEL, GRAPH, NODE, ATTRIBUTE, SPARSE, FUNCTION, TRAINING, TENSOR = range(8)
 # Message → number of a field → the message it holds, as far as tensors can be below it (onnx.proto).
@@ -25,6 +30,21 @@ FIELDS: dict[int, dict[int, int]] = {
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
 DEEPEST = 100
 VARINT, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5
+
+
+def open_session(model: bytes) -> InferenceSession:
+    """Open an ONNX file that we made, on the CPU.
+
+    From version 1.29 on onnxruntime tells its makers of each model that is opened, unless it is asked not to before it
+    is loaded. Raises whatever onnxruntime does; its errors share no base.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def check_self_contained(data: bytes, name: str) -> None:

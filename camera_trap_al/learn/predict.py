@@ -22,7 +22,7 @@ from camera_trap_al.core.spreadsheets import is_safe_name, safe_cell
 from camera_trap_al.engine import shared
 from camera_trap_al.errors import ImageUnreadableError, ModelError, UsageError
 from camera_trap_al.images import IMAGE_PX
-from camera_trap_al.learn.onnx_files import check_self_contained
+from camera_trap_al.learn.onnx_files import check_self_contained, open_session
 from camera_trap_al.store import atomic
 from camera_trap_al.store.json_files import read_object
 
@@ -75,12 +75,8 @@ class ExportedModel:
     """
 
     def __init__(self, model: bytes, classes: Sequence[str]) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
         self.classes = tuple(classes)
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(model)
         self._input = self._session.get_inputs()[0].name
 
     def probabilities(self, images: npt.NDArray[np.uint8]) -> FloatArray:

@@ -6,12 +6,14 @@ is played from any state that its beginning may have left, so a stage that was k
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +214,17 @@ STAGES: tuple[Callable[[Path], None], ...] = (
 def _rows_of(root: Path, name: str) -> list[tuple[str, str]]:
     with (root / "work" / "new_labels_bin" / name).open(encoding="utf-8", newline="") as file:
         return [(row["RelativePath"], row["File"]) for row in csv.DictReader(file)]
+
+
+@contextlib.contextmanager
+def fast_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder in memory where the system has one, since nothing here needs a disk, else `folder`."""
+    memory = Path("/dev/shm")
+    if sys.platform != "linux" or not os.access(memory, os.W_OK):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="camera-trap-al-", dir=memory, ignore_cleanup_errors=True) as made:
+        yield Path(made)
 
 
 def copy_work(source: Path, target: Path) -> None:

@@ -186,7 +186,8 @@ def test_the_report_file_is_utf8_with_a_mark_and_windows_line_ends(tmp_path: Pat
 
 
 def facts_of(receipt: dict[str, Any]) -> dict[str, Any]:
-    return {name: receipt[name] for name in ("file", "sha256", "mtime_ns", "seq", "time", "verdict", "remarks")}
+    names = ("file", "sha256", "mtime_ns", "seq", "time", "verdict", "remarks")
+    return {name: receipt[name] for name in names} | {"restored_with": []}
 
 
 def test_what_later_lines_say_stands_in_receipt_and_report() -> None:

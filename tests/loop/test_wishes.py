@@ -280,3 +280,19 @@ def test_answers_for_which_nobody_waits_are_removed_with_the_next_wish(new_seaso
     (old.parent / f"{2:019d}-{'b' * 32}.json").write_text("{}", encoding="utf-8")
     season.turn()
     assert sorted(path.name[:22] for path in old.parent.iterdir()) == [f"{2:019d}-bb"] * 2
+
+
+@WAYS
+def test_images_that_were_removed_on_purpose_are_given_up_when_told(new_season: Any, way: Any) -> None:
+    season = new_season()
+    season.turn()
+    shutil.rmtree(season.root / "pool" / "site a")
+    season.turn()
+    work = Work.open(season.work)
+    assert work.catalog.counts().missing == 0, "a third of the images at once is more likely a share that is away"
+    work.close()
+    assert way(season, lambda: main(["rescan", str(season.work), "--gone"])) == 0
+    work = Work.open(season.work)
+    assert work.catalog.counts().missing == 20 and not work.catalog.fact("away")
+    work.close()
+    assert not [path for path in season.asked() if path.startswith("site a")] or season.placed() == 1

@@ -78,6 +78,16 @@ def test_the_gate_sees_what_it_is_there_for(line: str) -> None:
     assert problems(line)
 
 
+def test_onnx_is_opened_at_one_place_which_switches_telemetry_off() -> None:
+    opens = [
+        path.name
+        for path in CODE
+        for name, _ in calls(ast.parse(path.read_text(encoding="utf-8")))
+        if name.rpartition(".")[2] == "InferenceSession"
+    ]
+    assert opens == ["onnx_files.py"]
+
+
 def test_images_are_opened_in_six_formats_alone() -> None:
     from camera_trap_al import images
 

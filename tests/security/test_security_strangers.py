@@ -85,6 +85,7 @@ def test_json_without_end_is_not_read(tmp_path: Path) -> None:
         read_object(tmp_path / "x.json")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="making links needs a right that few users have on Windows")
 def test_a_linked_configuration_is_read_and_never_written_through(tmp_path: Path, no_torch: None) -> None:  # noqa: F811
     work = make_world(tmp_path)

@@ -91,6 +91,7 @@ def test_predict_lists_names_that_could_harm_as_unreadable(tmp_path: Path, capsy
     assert "Classified 1 images" in said.out and "\x1b" not in said.out + said.err
 
 
+@pytest.mark.slow
 def test_a_confirmed_prediction_that_was_guarded_still_means_its_class(tmp_path: Path, no_torch: None) -> None:  # noqa: F811
     work = make_world(tmp_path, classes=("=red", "-green"))
     run(work)

@@ -80,6 +80,27 @@ def test_a_generation_that_was_not_committed_does_not_exist(tmp_path: Path) -> N
     assert generations.newest(tmp_path) is None
 
 
+def test_what_a_kill_left_half_written_is_not_part_of_a_generation(tmp_path: Path) -> None:
+    hidden = generations.hidden_folder_of(tmp_path, 1)
+    atomic.make_folder(hidden)
+    replace_bytes(hidden / "a", b"a")
+    for name in (generations.MANIFEST, "a"):
+        atomic.partial_of(hidden / name).write_bytes(b"half")
+    made = generations.commit(tmp_path, 1, {})
+    assert list(made.manifest["files"]) == ["a"] and generations.newest(tmp_path) is not None
+    assert sorted(path.name for path in made.folder.iterdir()) == ["a", generations.MANIFEST]
+
+
+def test_of_what_was_set_aside_the_newest_few_stay_and_no_number_is_used_again(tmp_path: Path) -> None:
+    for number in (1, 2, 3, 5, 9):
+        (tmp_path / f".bad-gen-{number:06d}").mkdir()
+    generations.hidden_folder_of(tmp_path, 4).mkdir()
+    generations.commit(tmp_path, 4, {})
+    generations.forget_damaged(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".bad-gen-000005", ".bad-gen-000009", "gen-000004"]
+    assert generations.next_number(tmp_path) == 10
+
+
 def test_vectors_come_back_by_row_scaled_whatever_the_shards(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(10, 3)).astype(np.float32)

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,56 @@ def test_a_fault_for_another_process_arms_nothing() -> None:
     assert failpoints.fail_at == 0
     failpoints.arm_from({"CTAL_FAULT": "n=3,mode=eio,who=worker"}, "worker")
     assert (failpoints.fail_at, failpoints.mode) == (3, "eio")
+
+
+class Ended(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(("mode", "there"), [("kill", b""), ("torn", b"01234")])
+def test_a_process_ends_before_or_within_a_write(
+    tmp_path: Path, mode: str, there: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(status: int) -> None:
+        assert status == KILLED_STATUS
+        raise Ended
+
+    file = atomic.AppendFile(tmp_path / "a")
+    monkeypatch.setattr(os, "_exit", end)
+    arm(1, mode)
+    with pytest.raises(Ended):
+        file.append(b"0123456789")
+    file.close()
+    assert (tmp_path / "a").read_bytes() == there
+
+
+def test_a_test_may_raise_what_it_likes(tmp_path: Path) -> None:
+    arm(1, "raise")
+    failpoints.exception = Ended()
+    with pytest.raises(Ended):
+        atomic.make_folder(tmp_path / "a")
+
+
+def test_what_a_clock_decides_is_not_counted(tmp_path: Path) -> None:
+    def act() -> None:
+        failpoints.leave_out_this_thread()
+        atomic.replace_bytes(tmp_path / "a", b"x")
+
+    before = failpoints.count
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join()
+    assert failpoints.count == before and (tmp_path / "a").read_bytes() == b"x"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such rights")
+def test_what_lies_in_a_private_folder_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic, "_private", [])
+    for _ in range(2):
+        atomic.keep_private(tmp_path / "state")
+    atomic.make_folder(tmp_path / "state")
+    atomic.replace_bytes(tmp_path / "state" / "a", b"x")
+    assert (tmp_path / "state" / "a").stat().st_mode & 0o077 == 0 and len(atomic._private) == 1
 
 
 def test_a_large_file_is_written_in_parts_and_read_back_whole(tmp_path: Path) -> None:
