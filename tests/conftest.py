@@ -8,8 +8,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,16 @@ def long(pytestconfig: pytest.Config) -> int:
 def figure(record_property: Callable[[str, object], None]) -> Callable[[str, str], None]:
     """Return a function that notes a measured figure; the run prints it at its end."""
     return lambda name, text: record_property("figure", f"{name}: {text}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Escape file names that are no text in what a test printed: it could not be sent between processes."""
+    report = yield
+    report.sections = [
+        (title, text.encode("utf-8", "backslashreplace").decode("utf-8")) for title, text in report.sections
+    ]
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
