@@ -54,7 +54,7 @@ def bin_files(work: Work) -> BinFiles:
 def _need(work: Work, file: BinFile, taken: Taken | None, receipt: Mapping[str, Any]) -> str:
     is_of_this_file = receipt.get("mtime_ns") == file.mtime_ns
     if taken is not None and work.inbox.digest(file) in ("", taken.sha256):
-        is_whole = is_of_this_file and receipt.get("sha256") == taken.sha256
+        is_whole = is_of_this_file and (receipt.get("sha256"), receipt.get("seq")) == taken
         return "" if is_whole and receipt.get("remarks") == _remarks(work, taken.seq) else "unanswered"
     # A receipt that names a journal line which is not there (an older journal was put back) is no evidence.
     is_copy = receipt.get("verdict") == "already_known" and (receipt.get("seq") or 0) <= work.journal.end

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -27,6 +26,7 @@ class Stopping:
         self.stop, self.wake = threading.Event(), threading.Event()
         self.also: list[Callable[[], None]] = []
         self.at_last: Callable[[], None] = lambda: None
+        self._ended = threading.Event()
         self._before: dict[int, object] = {}
         self._wakeup_before = -1
         self._pipe: tuple[int, int] | None = None
@@ -51,7 +51,8 @@ class Stopping:
             call()
 
     def close(self) -> None:
-        """Give the signals back."""
+        """Give the signals back: the program ended what it was at, or is about to."""
+        self._ended.set()
         if self._pipe is None:
             return
         for number, handler in self._before.items():
@@ -70,7 +71,8 @@ class Stopping:
         os.close(reading)
 
     def _end_at_last(self) -> None:
-        time.sleep(END_S)
+        if self._ended.wait(END_S):
+            return
         log.warning("stopped amid a long step; it is done again at the next start")
         last = threading.Thread(target=self.at_last, daemon=True, name="last words")
         last.start()

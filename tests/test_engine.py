@@ -98,6 +98,7 @@ def test_allowed_truncated_images_are_used_as_far_as_they_go(tmp_path, make):
     assert make(DecodeLimits(allow_truncated=True)).read(tmp_path / "a.jpg").pixels[:100].std() > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["SIGKILL", "SIGSEGV", "SIGABRT"] if os.name == "posix" else ["SIGTERM"])
 def test_a_decoder_that_dies_takes_one_image_with_it(pictures, make, monkeypatch, mode):
     monkeypatch.setenv(FAULT, f"{mode}=3.jpg")
@@ -164,6 +165,7 @@ def test_where_no_process_starts_threads_decode_and_it_is_said_once(pictures, ma
     never.set()
 
 
+@pytest.mark.slow
 def test_a_told_stop_does_not_wait_for_a_hanging_decoder(pictures, make, monkeypatch):
     monkeypatch.setenv(FAULT, "hang=3.jpg")
     decoders, stop = make(), threading.Event()
@@ -191,6 +193,7 @@ def test_closing_ends_calls_under_way_and_all_children(pictures, make, monkeypat
         decoders.read(pictures[0])
 
 
+@pytest.mark.slow
 def test_children_that_are_not_needed_end(pictures, make, monkeypatch):
     monkeypatch.setattr("camera_trap_al.decoder.IDLE_S", 0.2)
     decoders = make()

@@ -108,6 +108,7 @@ def attempt(worker: Worker, job: str) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_after_three_deaths_a_job_rests_for_six_hours_and_others_do_not(worker: Worker) -> None:
     for n in (1, 2):
         assert "unexpectedly" in attempt(worker, "KILLED")

@@ -323,8 +323,10 @@ def _read_once(path: str, size: int, mtime_ns: int, inode: int) -> dict[str, Any
     # Somebody else may have written it, so nothing is taken on trust that is compared later.
     if not all(isinstance(receipt.get(name, ...), kinds) for name, kinds in _OF.items()):
         return None
-    lists = {name: receipt.get(name) for name in ("remarks", "restored_with")}
-    return {name: receipt[name] for name in _OF} | {n: v if isinstance(v, list) else [] for n, v in lists.items()}
+    lists = {name: receipt.get(name, []) for name in ("remarks", "restored_with")}
+    if not all(isinstance(value, list) for value in lists.values()):
+        return None
+    return {name: receipt[name] for name in _OF} | lists
 
 
 _OF: dict[str, type | tuple[type, ...]] = {

@@ -222,6 +222,7 @@ def test_an_unknown_format_lists_the_known_ones() -> None:
         exporters["onyx"]
 
 
+@pytest.mark.slow
 def test_exporting_needs_no_torch(tmp_path: Path) -> None:
     script = f"""
 import sys

@@ -152,6 +152,7 @@ def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
         load_classifier(tmp_path)
 
 
+@pytest.mark.slow
 def test_it_is_at_least_as_accurate_as_the_references_scikit_learn_settings() -> None:
     unseen = clusters(2000, 6, seed=50)
     for n, reference in REFERENCE_ACCURACY.items():

@@ -109,6 +109,7 @@ def test_another_seed_gives_another_start(season, tmp_path):
     assert not torch.equal(drafts[0]["head.weight"], drafts[1]["head.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [TRIPLET, SOFTMAX])
 def test_a_training_stopped_at_any_mini_batch_ends_as_an_undisturbed_one(
     settings, season, tmp_path, model, softmax_model
@@ -144,6 +145,7 @@ def test_a_training_stopped_before_its_first_commit_of_an_epoch_repeats_that_epo
     assert weights_of(folder) == weights_of(model)
 
 
+@pytest.mark.slow
 def test_a_failure_at_any_durable_operation_is_repaired_by_calling_again(season, tmp_path, model, monkeypatch):
     class Killed(BaseException):
         pass

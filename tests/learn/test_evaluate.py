@@ -46,6 +46,7 @@ def test_a_hand_worked_example() -> None:
     }
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(names, names), min_size=1, max_size=40))
 def test_the_metrics_are_those_that_scikit_learn_gives_the_reference(pairs: list[tuple[str, str]]) -> None:
     from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
@@ -88,6 +89,7 @@ def test_a_result_folder_holds_matrix_picture_and_last_the_metrics(tmp_path: Pat
     assert picture.convert("RGB").getpixel((3, 3)) == (255, 255, 255)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "classes",
     [

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from camera_trap_al.errors import EXIT_DAMAGED
 from camera_trap_al.store.journal import read_journal
 from camera_trap_al_service.cli import main
@@ -33,6 +35,7 @@ def test_a_journal_and_the_photographs_bring_every_label_back(new_season: Any, t
     assert season.labels_csv() == before and season.asked() == first
 
 
+@pytest.mark.slow
 def test_what_is_good_of_a_damaged_journal_can_be_used(new_season: Any, tmp_path: Path, capsys: Any) -> None:
     season = new_season()
     season.turn()

@@ -49,6 +49,7 @@ def alone(season: Season, ask: Callable[[], Any]) -> Any:
 
 
 WAYS = pytest.mark.parametrize("way", [alone, beside])
+WAYS_OF_REST = pytest.mark.parametrize("way", [alone, pytest.param(beside, marks=pytest.mark.slow)])
 
 
 def journal(season: Season) -> list[dict[str, Any]]:
@@ -74,7 +75,7 @@ def test_next_closes_a_round_with_what_is_there(new_season: Any, way: Any, capsy
     assert season.labels_csv()[first[0]] == "red"
 
 
-@WAYS
+@WAYS_OF_REST
 def test_an_undo_takes_a_file_back_and_the_undo_of_it_brings_it_again(new_season: Any, way: Any, capsys: Any) -> None:
     season = new_season()
     season.turn()
@@ -96,7 +97,7 @@ def test_an_undo_takes_a_file_back_and_the_undo_of_it_brings_it_again(new_season
     assert [remark["what"] for remark in receipt(season, "b.csv")["remarks"]] == ["overrules"]
 
 
-@WAYS
+@WAYS_OF_REST
 def test_what_makes_no_sense_is_answered(new_season: Any, way: Any, capsys: Any) -> None:
     season = new_season()
     season.turn()
@@ -106,7 +107,7 @@ def test_what_makes_no_sense_is_answered(new_season: Any, way: Any, capsys: Any)
     assert (season.work / "data" / "journal.jsonl").read_bytes() == before
 
 
-@WAYS
+@WAYS_OF_REST
 def test_a_rescan_finds_new_images_at_once(new_season: Any, way: Any) -> None:
     season = new_season()
     season.turn()
@@ -116,7 +117,7 @@ def test_a_rescan_finds_new_images_at_once(new_season: Any, way: Any) -> None:
     assert "NEW.JPG" in (season.work / "data" / "labels.csv").read_text(encoding="utf-8")
 
 
-@WAYS
+@WAYS_OF_REST
 def test_relocate_names_the_new_places(new_season: Any, way: Any, capsys: Any) -> None:
     season = new_season()
     season.turn()
@@ -139,7 +140,7 @@ def test_relocate_names_the_new_places(new_season: Any, way: Any, capsys: Any) -
     assert season.labels_csv()[first[0]] == "red"
 
 
-@WAYS
+@WAYS_OF_REST
 def test_relocate_refuses_other_pictures(new_season: Any, way: Any, capsys: Any, tmp_path: Path) -> None:
     season = new_season()
     season.turn()
@@ -150,7 +151,7 @@ def test_relocate_refuses_other_pictures(new_season: Any, way: Any, capsys: Any,
     assert (season.work / "config.toml").read_bytes() == before
 
 
-@WAYS
+@WAYS_OF_REST
 def test_rebuild_catalog_keeps_every_label(new_season: Any, way: Any) -> None:
     season = new_season()
     season.turn()
@@ -282,7 +283,7 @@ def test_answers_for_which_nobody_waits_are_removed_with_the_next_wish(new_seaso
     assert sorted(path.name[:22] for path in old.parent.iterdir()) == [f"{2:019d}-bb"] * 2
 
 
-@WAYS
+@WAYS_OF_REST
 def test_images_that_were_removed_on_purpose_are_given_up_when_told(new_season: Any, way: Any) -> None:
     season = new_season()
     season.turn()

@@ -62,6 +62,7 @@ def work(finished: Path, tmp_path: Path) -> Iterator[Path]:
     assert contents(outside) == before, "something outside was changed"
 
 
+@pytest.mark.slow
 def test_files_of_ours_that_are_links_are_replaced_and_not_followed(work: Path) -> None:
     target = work.parent / "outside" / "precious.txt"
     names = [*REPLACED, *(str(atomic.partial_of(Path(name))) for name in REPLACED)]

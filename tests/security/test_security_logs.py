@@ -102,6 +102,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: pytes
     assert "cannot be written" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no control characters in names")
 def test_names_of_strangers_in_a_whole_season(
     tmp_path: Path,

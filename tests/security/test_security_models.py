@@ -165,6 +165,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "export"
 
 
+@pytest.mark.slow
 def test_files_that_we_wrote_are_whole_in_themselves(export: Path) -> None:
     for path in export.glob("*.onnx"):
         check_self_contained(path.read_bytes(), path.name)

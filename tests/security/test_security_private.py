@@ -30,6 +30,7 @@ def modes(root: Path) -> dict[str, int]:
     return {path.relative_to(root).as_posix(): stat.S_IMODE(path.lstat().st_mode) for path in root.rglob("*")}
 
 
+@pytest.mark.slow
 def test_a_state_dir_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path, no_torch: None) -> None:  # noqa: F811
     state = tmp_path / "new" / "private"
     work = make_world(tmp_path, daemon__state_dir=str(state))

@@ -53,6 +53,7 @@ def test_a_huge_receipt_is_not_read(tmp_path: Path) -> None:
     assert read_receipt(tmp_path, tmp_path, "labels.csv") is None
 
 
+@pytest.mark.slow
 def test_planted_receipts_and_facts_keep_no_label_out(started: Path) -> None:
     answer(started, "a.csv")
     source = started / "new_labels_bin" / "a.csv"

@@ -71,6 +71,7 @@ def test_a_key_that_could_harm_is_written_nowhere(name: str) -> None:
     assert not is_safe_name(name) and not is_safe_name(f"site/{name}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows allows none of these characters in names")
 def test_predict_lists_names_that_could_harm_as_unreadable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = make_source(tmp_path / "source", classes=("=1+1", "unknown", "@red"))
@@ -111,6 +112,7 @@ def test_a_confirmed_prediction_that_was_guarded_still_means_its_class(tmp_path:
     assert not any("stale" in p.read_text(encoding="utf-8") for p in work.glob("new_labels_bin/confirmed*.json"))
 
 
+@pytest.mark.slow
 def test_no_class_name_becomes_a_path(tmp_path: Path) -> None:
     inner = tmp_path / "a" / "b" / "work"
     source = make_source(inner / "source", classes=NASTY[:3])

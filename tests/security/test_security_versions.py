@@ -53,6 +53,7 @@ def change_catalogue(work: Path, version: int) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["journal", "catalogue", "models", "embedding", "checkpoints"])
 def test_what_a_newer_version_wrote_is_refused_and_left_as_it_is(
     work: Path, part: str, capsys: pytest.CaptureFixture[str]
@@ -93,6 +94,7 @@ def test_a_wish_of_a_newer_version_is_answered(work: Path) -> None:
         opened.close()
 
 
+@pytest.mark.slow
 def test_fields_that_we_do_not_know_are_kept_and_passed_over(work: Path) -> None:
     change_journal(work, more={"of": "a newer minor version"})
     for parent in ("models", "embedding", "checkpoints"):

@@ -108,6 +108,7 @@ def difference_hash(image):
     return (cells[:, 1:] > cells[:, :-1]).ravel()
 
 
+@pytest.mark.slow
 def test_no_picture_is_a_near_copy_of_another_even_mirrored():
     files = [path for part in PARTS for path in pictures(part)]
     images = [Image.open(path).convert("RGB") for path in files]

@@ -64,3 +64,22 @@ def test_a_program_that_ended_in_time_is_not_ended_again() -> None:
     stopping.close()
     stopping.tell()
     assert stopping.stop.is_set()
+
+
+@pytest.mark.slow
+def test_a_program_that_heeded_the_signal_is_not_ended() -> None:
+    code = """
+import os, signal, sys, time
+sys.path.insert(0, "tests"); import conftest
+from camera_trap_al_service import stopping
+stopping.END_S = 0.2
+told = stopping.Stopping()
+told.listen()
+os.kill(os.getpid(), signal.SIGTERM)
+told.stop.wait()
+told.close()
+time.sleep(1)
+print("went on")
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert run.stdout == "went on\n", run.stderr

@@ -115,6 +115,7 @@ def selectors(draw: st.DrawFn, images: list[tuple[str, str]]) -> bytes:
     return b"".join(csv_line(cells) for cells in [headers, *rows])
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_imports_selections_and_exports_agree(reference: ModuleType, data: st.DataObject) -> None:

@@ -168,6 +168,7 @@ def test_a_whole_checksum_over_no_record_is_no_line(body: bytes) -> None:
     assert decode_line(body + b', "crc32": "%08x"}\n' % zlib.crc32(body), 1) is None
 
 
+@pytest.mark.slow
 def test_a_line_of_many_megabytes_comes_back(path: Path) -> None:
     journal = LabelJournal.open(path)
     journal.append("labels", {"text": "x" * 65_000_000})
