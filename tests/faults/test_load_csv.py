@@ -94,7 +94,6 @@ def test_a_cell_of_megabytes_is_refused_within_600_mb(
 
 def take_in(root: Path, unrequested: str, n_pool: int) -> dict[str, Any]:
     """Take `week.csv` in as the daemon does: bin, private copy, reader, decision, journal line, receipt."""
-    import resource
 
     from camera_trap_al import taking
     from camera_trap_al.config import Config, DataConfig, LabelsConfig
@@ -143,14 +142,24 @@ def take_in(root: Path, unrequested: str, n_pool: int) -> dict[str, Any]:
             taking.answer(work, name)
     took_s = time.perf_counter() - began_s
     receipt = json.loads((root / "week.csv.receipt.json").read_text(encoding="utf-8"))
-    unit = 1 if sys.platform == "darwin" else 1024
     return {
         "rows": receipt["counts"]["rows"],
         "labels": len(history.labels),
         "verdict": receipt["verdict"],
         "seconds": took_s,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MB,
+        "peak_mb": peak_bytes() / MB,
     }
+
+
+def peak_bytes() -> float:
+    """Return the most memory that this program took. Linux counts what the process was before it became this program."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return 1024 * float(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":
