@@ -128,7 +128,9 @@ def test_a_daemon_that_lost_its_lease_ends_with_its_worker(new_season: Callable[
     wait_for(lambda: is_held(work / "worker.lock"), "the worker works")
     there = replace(Holder.here(work, ""), host="field-laptop")
     while daemon.poll() is None:
-        atomic.replace_json(work / "lease.json", {"format": 1, **asdict(there)})
+        # Not by the partial file that the daemon uses too.
+        (work / "theirs.json").write_text(json.dumps({"format": 1, **asdict(there)}), encoding="utf-8")
+        os.replace(work / "theirs.json", work / "lease.json")
         time.sleep(0.05)
     code, said = said_by(daemon)
     assert code == EXIT_LOCKED and "Another daemon took over" in said and "field-laptop" in said, said
