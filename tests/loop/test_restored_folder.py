@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+import pytest
 from season import Season
 
 
@@ -30,6 +31,7 @@ def made(new_season: Any) -> tuple[Season, list[str]]:
     return season, images
 
 
+@pytest.mark.slow
 def test_one_file_that_is_exported_again_is_read_again(new_season: Any) -> None:
     season, images = made(new_season)
     touch(season, "a.csv", at=2_000_000_000)
@@ -37,6 +39,7 @@ def test_one_file_that_is_exported_again_is_read_again(new_season: Any) -> None:
     assert verdict(season, "a.csv") == "accepted" and season.labels_csv()[images[0]] == "red"
 
 
+@pytest.mark.slow
 def test_of_a_restored_folder_no_file_is_read(new_season: Any) -> None:
     season, images = made(new_season)
     touch(season, "a.csv", "b.csv", at=2_000_000_000)

@@ -64,6 +64,7 @@ def accuracies(work: Path) -> list[float]:
     return [m["accuracy"] for m in sorted(found, key=lambda m: m["train_set_size"])]
 
 
+@pytest.mark.slow
 def test_three_rounds_raise_the_accuracy_and_leave_every_promised_file(new_season: Callable[..., Any]) -> None:
     season = new_season()
     requests = play(season)

@@ -140,6 +140,7 @@ def test_relocate_names_the_new_places(new_season: Any, way: Any, capsys: Any) -
     assert season.labels_csv()[first[0]] == "red"
 
 
+@pytest.mark.slow
 @WAYS_OF_REST
 def test_relocate_refuses_other_pictures(new_season: Any, way: Any, capsys: Any, tmp_path: Path) -> None:
     season = new_season()
@@ -151,6 +152,7 @@ def test_relocate_refuses_other_pictures(new_season: Any, way: Any, capsys: Any,
     assert (season.work / "config.toml").read_bytes() == before
 
 
+@pytest.mark.slow
 @WAYS_OF_REST
 def test_rebuild_catalog_keeps_every_label(new_season: Any, way: Any) -> None:
     season = new_season()
@@ -216,6 +218,7 @@ def test_a_wish_with_wrong_arguments_is_refused(new_season: Any, what: str, argu
     assert not list((season.work / "wishes").glob("*")) if (season.work / "wishes").exists() else True
 
 
+@pytest.mark.slow
 def test_a_wish_that_is_taken_back_leaves_nothing(new_season: Any) -> None:
     season = new_season()
     season.turn()
@@ -283,6 +286,7 @@ def test_answers_for_which_nobody_waits_are_removed_with_the_next_wish(new_seaso
     assert sorted(path.name[:22] for path in old.parent.iterdir()) == [f"{2:019d}-bb"] * 2
 
 
+@pytest.mark.slow
 @WAYS_OF_REST
 def test_images_that_were_removed_on_purpose_are_given_up_when_told(new_season: Any, way: Any) -> None:
     season = new_season()
