@@ -6,11 +6,8 @@ Without a daemon the verb takes its lock and carries the wish out itself, by the
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
 import re
-import stat
 import time
 import uuid
 from collections.abc import Callable
@@ -23,10 +20,10 @@ from camera_trap_al.granting import Wish, grants
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.lock import DaemonLock
 from camera_trap_al.store import atomic
+from camera_trap_al.store.json_files import read_object
 from camera_trap_al.work import Work, read_work_config
 
 FORMAT = 1
-MAX_BYTES = 1_000_000
 LOOK_EVERY_S = 0.1
 SAY_AFTER_S = 5.0
 KEPT_ANSWERS_S = 3600.0
@@ -147,16 +144,13 @@ def _answer_name(name: str) -> str:
 
 def _read(path: Path) -> Wish:
     """Read a wish. Raises `FileNotFoundError` if it was taken back, `ValueError` if it is none."""
-    facts = os.lstat(path)
-    if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_BYTES:
-        raise ValueError("it is no small file.")
+    value = read_object(path)
     try:
-        value = json.loads(path.read_bytes())
         wish = Wish(str(value["id"]), str(value["what"]), dict(value["arguments"]))
-        if value.get("format", FORMAT) != FORMAT:
-            raise ValueError("another version of this program wrote it.")
-    except (KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(f"it lacks {error}.") from error
+    if value.get("format", FORMAT) != FORMAT:
+        raise ValueError("another version of this program wrote it.")
     if path.name[20:] != f"{wish.id}.json":
         raise ValueError("it has the name of another one.")
     return wish
@@ -164,7 +158,7 @@ def _read(path: Path) -> Wish:
 
 def _read_answer(path: Path) -> Answer | None:
     try:
-        value = json.loads(path.with_name(_answer_name(path.name)).read_bytes())
+        value = read_object(path.with_name(_answer_name(path.name)))
         return Answer(bool(value["granted"]), str(value["text"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError):
         return None

@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
-import json
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,12 @@ from camera_trap_al.core.records import Rejection
 from camera_trap_al.errors import LabelFileError
 from camera_trap_al.labels.inbox import PrivateCopy, printable_name
 from camera_trap_al.store import atomic
+from camera_trap_al.store.json_files import read_object
 
 SCHEMA = "receipt/1"
 LIST_CUT_AT = KEPT_REJECTIONS
 REPORT_LINES = 200
 MAX_NAME_BYTES = 255
-MAX_RECEIPT_BYTES = 64_000_000
 KEPT = 32_768
 RECEIPT, REPORT = ".receipt.json", ".report.txt"
 
@@ -306,8 +304,6 @@ def _read(path: str) -> dict[str, Any] | None:
         facts = os.lstat(path)
     except OSError:
         return None
-    if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_RECEIPT_BYTES:
-        return None
     return _read_once(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
 
 
@@ -315,10 +311,10 @@ def _read(path: str) -> dict[str, Any] | None:
 def _read_once(path: str, size: int, mtime_ns: int, inode: int) -> dict[str, Any] | None:
     """Read what a receipt is of; it is looked up at each turn of the loop, so it is kept while the file is the same."""
     try:
-        receipt = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        receipt = read_object(Path(path))
+    except (OSError, ValueError):
         return None
-    if not isinstance(receipt, dict) or receipt.get("schema") != SCHEMA:
+    if receipt.get("schema") != SCHEMA:
         return None
     # Somebody else may have written it, so nothing is taken on trust that is compared later.
     if not all(isinstance(receipt.get(name, ...), kinds) for name, kinds in _OF.items()):

@@ -1,6 +1,8 @@
-"""Tests that play a whole season take seconds each, so they are not in the fast suite."""
+"""What the tests of this folder share. Those that play a whole season take seconds each: they are slow ones."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -11,3 +13,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "no_torch" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def proof(tmp_path: Path) -> Path:
+    """Return the folder that is there once something planted was run."""
+    return tmp_path / "it ran"

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import pickle
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ import onnx
 import pytest
 from fake_model import make_source
 from onnx import TensorProto, helper, numpy_helper
+from planted import Bomb
 from small_world import make_world, no_torch, run  # noqa: F401
 
 from camera_trap_al.errors import ModelError
@@ -26,21 +25,6 @@ from camera_trap_al.learn.classifier import load_classifier
 from camera_trap_al.learn.onnx_files import check_self_contained
 from camera_trap_al.learn.predict import open_export
 from camera_trap_al.store import embeddings, generations
-
-
-class Bomb:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
-        return os.mkdir, (str(self.proof),)
-
-
-@pytest.fixture
-def proof(tmp_path: Path) -> Path:
-    return tmp_path / "it ran"
 
 
 def pickled_array(proof: Path) -> bytes:

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from planted import Bomb
 
 from camera_trap_al.errors import ModelError
 
 pytestmark = pytest.mark.slow
-
-
-class Bomb:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = proof
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
-        return os.mkdir, (str(self.proof),)
-
-
-@pytest.fixture
-def proof(tmp_path: Path) -> Path:
-    return tmp_path / "it ran"
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights.pth", "weights.safetensors", "weights.bin"])
