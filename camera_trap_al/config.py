@@ -63,7 +63,7 @@ class QueryConfig:
     """What is asked for."""
 
     batch: int = option(100, "Images in one request.", low=1, alias="active_batch")
-    strategy: str = option("margin", "How images are chosen.", alias="active_learning_strategy")
+    strategy: str = option("margin", "How images are chosen: see docs/strategies.md.", alias="active_learning_strategy")
     first: str = option(
         "now",
         "Before there is a classifier. now: ask for random images; wait: ask for nothing.",
@@ -80,11 +80,18 @@ class SelectorConfig:
     allow_formula_names: bool = option(
         False, "Ask also for images whose names a spreadsheet could run as a formula (=cmd|…)."
     )
+    top_images: bool = option(
+        True, "Use also images that lie directly in the folder of images to label, in none of its sub-folders."
+    )
 
 
 @dataclass(frozen=True)
 class ImagesConfig:
-    """Which image files are refused."""
+    """How image files are read, and which are refused."""
+
+    processes: int = option(
+        0, "Processes that decode images, never more than cores, or 8. 0: as many as that.", low=0, alias="num_workers"
+    )
 
     allow_truncated: bool = option(
         False, "Use what can be decoded of images that are cut short or damaged, instead of setting them aside."
@@ -99,7 +106,8 @@ class EmbeddingConfig:
 
     arch: str = option(
         "resnet18",
-        "Architecture: a torchvision resnet or mobilenet, efficientnet_lite0, or tiny.",
+        "Architecture: a classification network of torchvision by its name (resnet18, resnet50, mobilenet_v3_large,"
+        " efficientnet_b0, densenet121, convnext_tiny, …), efficientnet_lite0, or tiny.",
         alias="embedding_arch",
     )
     pretrained: bool = option(True, "Start from weights learned on ImageNet.", alias="use_pretrained")
@@ -107,9 +115,13 @@ class EmbeddingConfig:
         "", "File of start weights (.pt, .pth, .safetensors). Empty: as `pretrained` says.", alias="embedding_weights"
     )
     feat_dim: int = option(256, "Numbers in one embedding.", low=1, alias="feat_dim")
-    loss: str = option("triplet", "Loss of the training: triplet or softmax.", alias="embedding_loss_type")
+    loss: str = option("triplet", "Loss of the training: triplet, siamese (pairs) or softmax.", alias="embedding_loss_type")
     margin: float = option(1.0, "Margin of the triplet loss (squared distance).", low=0, alias="embedding_loss_margin")
-    selection: str = option("random", "How triplets are picked: random.", alias="embedding_loss_data_strategy")
+    selection: str = option(
+        "random",
+        "Which of a batch count. triplet: random, hardest or semi_hard; siamese: random or hard_pair; softmax: all.",
+        alias="embedding_loss_data_strategy",
+    )
     normalize: bool = option(True, "Scale each number of the embedding to 0..1.", alias="normalize_embedding")
     batch_size: int = option(256, "Images embedded at once.", low=1, alias="extract_embedding_batch_size")
 
@@ -184,6 +196,12 @@ class DaemonConfig:
         "Where networks are trained. process: beside the rounds; inline: between them.",
         choices=("process", "inline"),
     )
+    resume: bool = option(
+        True,
+        "Go on with the networks and embeddings of earlier runs. false: each start sets them aside and learns anew from all"
+        " labels, which are always kept.",
+        alias="use_checkpoints",
+    )
     rescan_s: float = option(600.0, "Seconds between two searches for new images.", low=1)
     poll_s: float = option(
         5.0, "Seconds between two looks into new_labels_bin, beside the system's own notices.", low=0.05
@@ -224,10 +242,9 @@ class Config:
         }
 
 
-NOT_YET = frozenset({"num_workers", "validation.audit_fraction", "validation.by"})
+NOT_YET = frozenset({"validation.audit_fraction", "validation.by"})
 ELSEWHERE = {
     "output_dir": "name the work folder after `init`",
-    "use_checkpoints": "a work folder always goes on where it was",
 }
 
 

@@ -62,7 +62,7 @@ class Decoders:
     Parameters
     ----------
     limits : what is refused
-    processes : children at most; None for one a core, up to 8
+    processes : children at most; None for as many as cores; never more than these, or 8
     command : how a child is started
     """
 
@@ -72,7 +72,7 @@ class Decoders:
         self.limits = limits
         self.in_threads = False
         self._command = command
-        self._turns = threading.BoundedSemaphore(processes or min(MOST_PROCESSES, usable_cores()))
+        self._turns = threading.BoundedSemaphore(min(MOST_PROCESSES, usable_cores(), processes or MOST_PROCESSES))
         self._lock = threading.Lock()
         self._idle: list[Decoder] = []
         self._all: set[Decoder] = set()
@@ -284,9 +284,12 @@ class Decoders:
 
 
 @functools.lru_cache(maxsize=4)
-def shared(limits: DecodeLimits = DEFAULT_LIMITS) -> Decoders:
-    """Return this process's decoders with these limits, ended with it; unused children end by themselves."""
-    decoders = Decoders(limits)
+def shared(limits: DecodeLimits = DEFAULT_LIMITS, processes: int = 0) -> Decoders:
+    """Return this process's decoders with these limits, ended with it; unused children end by themselves.
+
+    `processes` is the most children there may be; 0 for one a core.
+    """
+    decoders = Decoders(limits, processes=processes or None)
     atexit.register(decoders.close)
     return decoders
 

@@ -147,6 +147,14 @@ class WorkFolder:
         """Return the folders that people look into; `init` makes them."""
         return [self.root, self.data, self.bin, self.test_results]
 
+    def is_free(self) -> bool:
+        """Return whether nothing lies where the program would write, in a folder that may hold other things.
+
+        Empty folders, and what people put into the bin, do not count.
+        """
+        there = [path for path in self._ours if os.path.lexists(path)]
+        return not any(not path.is_dir() or any(path.iterdir()) for path in there)
+
     def may_write(self, path: Path) -> bool:
         """Return whether the program writes at an absolute path: it is listed here, or lies in a folder listed here.
 

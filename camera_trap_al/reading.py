@@ -36,7 +36,7 @@ class ImageReader:
     """
 
     def __init__(self, config: Config, folders: Mapping[str, str], known_top: Sequence[str]) -> None:
-        self._decoders = shared(decode_limits(config))
+        self._decoders = shared(decode_limits(config), config.images.processes)
         self._folders, self._known_top = folders, list(known_top)
         self._hashes: dict[int, str] = {}
         self._lock = threading.Lock()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from camera_trap_al.core.steps import Facts
 from camera_trap_al.engine import shared
 from camera_trap_al.errors import ImagesOfflineError, ImageUnreadableError
 from camera_trap_al.labels.timelapse import FINISHED
-from camera_trap_al.learn.classifier import Classifier, load_classifier
+from camera_trap_al.learn.classifier import Classifier, load_classifier, one_thread
 from camera_trap_al.reading import decode_limits
 from camera_trap_al.store import generations
 from camera_trap_al.store.embeddings import Vectors
-from camera_trap_al.strategies import PoolBlock, strategies
+from camera_trap_al.strategies import LabelledBlock, PoolBlock, strategies
 from camera_trap_al.work import Work, image_folders, is_online
 
 LOOK_S = 5.0
@@ -64,6 +64,7 @@ class WorkPool:
     key_hashes: npt.NDArray[np.uint64]
     vectors: Vectors | None
     classifier: Classifier | None
+    labelled: Callable[[], tuple[npt.NDArray[np.int64], Sequence[str]]]
 
     @property
     def classes(self) -> Sequence[str]:
@@ -82,6 +83,19 @@ class WorkPool:
             start += len(rows)
             yield PoolBlock(rows, hashes, self.classifier.predict_proba(embeddings), embeddings)
 
+    def labelled_blocks(self) -> Iterator[LabelledBlock]:
+        """Yield the labelled rows that have a vector, in the order of their key hashes, a block at a time."""
+        if self.vectors is None or self.classifier is None:
+            return
+        rows, species = self.labelled()
+        place = {name: i for i, name in enumerate(self.classifier.classes)}
+        labels = np.array([place.get(name, -1) for name in species], dtype=np.int64)
+        usable = self.vectors.covers(rows) & ~np.isin(rows, list(self.vectors.unreadable))
+        labels, start = labels[usable], 0
+        for block, embeddings in self.vectors.blocks(rows[usable]):
+            yield LabelledBlock(embeddings, labels[start : start + len(block)])
+            start += len(block)
+
 
 def query(work: Work, facts: Facts) -> None:
     """Pick the next request. Commits: a journal line.
@@ -95,7 +109,8 @@ def query(work: Work, facts: Facts) -> None:
     checkpoint = work.checkpoint()
     pool = _pool(work, checkpoint)
     name = work.config.query.strategy if checkpoint else "uniform"
-    rows = strategies[name].query(pool, n, seed) if facts.learner else _readable(work, pool, n, seed)
+    with one_thread():
+        rows = strategies[name].query(pool, n, seed) if facts.learner else _readable(work, pool, n, seed)
     if rows is None:
         return
     if len(rows) == 0:
@@ -123,11 +138,11 @@ def _pool(work: Work, checkpoint: generations.Generation | None) -> WorkPool:
     learner = work.learner()
     number = checkpoint.manifest["learner"] if checkpoint else learner.number if learner else 0
     if not number:
-        return WorkPool(rows, hashes, None, None)
+        return WorkPool(rows, hashes, None, None, work.catalog.labelled)
     vectors = work.vectors(number)
     covered = vectors.covers(rows)
     classifier = load_classifier(checkpoint.folder) if checkpoint else None
-    return WorkPool(rows[covered], hashes[covered], vectors, classifier)
+    return WorkPool(rows[covered], hashes[covered], vectors, classifier, work.catalog.labelled)
 
 
 def _predict(pool: WorkPool, rows: npt.NDArray[np.int64]) -> list[Prediction]:
@@ -142,7 +157,7 @@ def _predict(pool: WorkPool, rows: npt.NDArray[np.int64]) -> list[Prediction]:
 
 def _readable(work: Work, pool: WorkPool, n: int, seed: int) -> npt.NDArray[np.int64] | None:
     """Return n rows that can be read, fewer if there are no more, None if other steps should have a turn first."""
-    decoders, started = shared(decode_limits(work.config)), time.monotonic()
+    decoders, started = shared(decode_limits(work.config), work.config.images.processes), time.monotonic()
     folders = {kind: str(path) for kind, path in image_folders(work.config).items()}
     drawn = strategies["uniform"].query(pool, len(pool.rows), seed)
     good: list[int] = []

@@ -14,17 +14,16 @@ from typing import Any
 
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.catalog.scan import KINDS, SKIPPED_FOLDERS, Tally, walk
+from camera_trap_al.choices import check_choices
 from camera_trap_al.config import Config, build
 from camera_trap_al.config_file import config_text
 from camera_trap_al.core.matching import clashing_names, class_name_problem, nfc
 from camera_trap_al.engine import shared
 from camera_trap_al.errors import CameraTrapAlError, TemplateError, UsageError, WorkFolderError
-from camera_trap_al.jobs import model_settings, train_settings
 from camera_trap_al.labels.template import find_templates, make_template, missing_fields, read_template
 from camera_trap_al.layout import TEMPLATE, WorkFolder
 from camera_trap_al.reading import decode_limits
 from camera_trap_al.store import atomic
-from camera_trap_al.strategies import strategies
 from camera_trap_al.work import image_folders
 
 SAMPLE = 40
@@ -53,6 +52,7 @@ def init(
     options: Mapping[str, Any],
     *,
     on_progress: Callable[[str, int], None] = lambda phase, done: None,
+    among_others: bool = False,
 ) -> list[str]:
     """Make a work folder and, in the image root, a template unless one is there.
 
@@ -62,6 +62,7 @@ def init(
     folders : `data.train`, `data.unlabelled`, `data.validation` → folder; "" for none
     options : further options by key or alias
     on_progress : called with what is done and how many images it was done for
+    among_others : `work` may hold other things, as long as nothing of it is where the program would write
 
     Returns
     -------
@@ -74,7 +75,7 @@ def init(
     """
     config = _with_absolute_paths(build({**options, **{k: v for k, v in folders.items() if v}}, "camera-trap-al init"))
     check_choices(config)
-    _check_work_folder(work)
+    _check_work_folder(work, among_others=among_others)
     _check_folders(image_folders(config), work)
     surveys = [survey(kind, folder, config, work, on_progress) for kind, folder in image_folders(config).items()]
     classes = _check_classes(surveys, config)
@@ -118,36 +119,7 @@ def _with_absolute_paths(config: Config) -> Config:
     )
 
 
-def check_choices(config: Config) -> None:
-    """Raise `UsageError` for a name or combination of options that cannot work."""
-    if not config.data.unlabelled:
-        raise UsageError(
-            "No folder of images to label is named.", hint="Name it with --unlabelled, or in data.unlabelled."
-        )
-    strategies.check(config.query.strategy)
-    model_settings(config).check()
-    train_settings(config.train, config.loader).check()
-    train_settings(config.finetune, config.loader).check()
-    clashes = clashing_names([*config.classes.names, *([config.classes.empty] if config.classes.empty else [])])
-    if [pair for pair in clashes if pair[0] != pair[1]]:
-        raise UsageError(f"The classes {clashes[0]} differ only in upper and lower case or accents.", hint="Keep one.")
-    for name in [*config.classes.names, *([config.classes.empty] if config.classes.empty else [])]:
-        problem = class_name_problem(name, config.classes.reserved)
-        if problem:
-            raise UsageError(f"The class '{name}' cannot be used: {problem}.", hint="Choose another name.")
-    if config.embedding.weights and not Path(config.embedding.weights).is_file():
-        raise UsageError(
-            f"The file of start weights {config.embedding.weights} does not exist.", hint="Correct embedding_weights."
-        )
-    if config.query.first == "wait" and not config.data.train:
-        raise UsageError(
-            'With query.first = "wait" nothing is asked before there is a classifier, and without a training folder there'
-            " never is one.",
-            hint='Name a folder with --train, or use query.first = "now".',
-        )
-
-
-def _check_work_folder(work: Path) -> None:
+def _check_work_folder(work: Path, *, among_others: bool) -> None:
     if not os.path.lexists(work):
         return
     if WorkFolder.at(work).config.is_file():
@@ -155,6 +127,8 @@ def _check_work_folder(work: Path) -> None:
             f"{work} is a work folder already; nothing was changed.",
             hint=f"`camera-trap-al run {work}` goes on with it; options are in its config.toml.",
         )
+    if work.is_dir() and among_others and WorkFolder.at(work).is_free():
+        return
     if not work.is_dir() or any(work.iterdir()):
         raise WorkFolderError(f"{work} is there and not empty; nothing was changed.", hint="Name a new folder.")
 
@@ -189,6 +163,7 @@ def survey(kind: str, folder: Path, config: Config, work: Path, on_progress: Cal
     rng = random.Random(0)
     try:
         options: dict[str, Any] = {"tool": config.labels.tool, "allow_formula": config.selector.allow_formula_names}
+        options["top_images"] = config.selector.top_images
         for image in walk(folder, kind, leave_out=work.absolute(), tally=found.tally, **options):
             found.n_images += 1
             if found.n_images % 1000 == 0:
@@ -321,20 +296,28 @@ def _describe_cost(surveys: list[Survey], config: Config, work: Path) -> list[st
 
 
 def make_work_folder(work: Path, config: Config) -> None:
-    """Make a work folder with its configuration, whole or not at all. Raises `WorkFolderError`."""
+    """Make a work folder with its configuration, whole or not at all; among other things, the configuration comes last.
+
+    Raises `WorkFolderError`.
+    """
     work = work.absolute()
-    hidden = work.with_name(f".{work.name}.partial")
+    is_among_others = work.is_dir() and any(work.iterdir())
+    hidden = work if is_among_others else work.with_name(f".{work.name}.partial")
     try:
-        atomic.discard_folder(hidden)
+        if not is_among_others:
+            atomic.discard_folder(hidden)
         paths = WorkFolder.at(hidden)
         for folder in paths.public_folders():
             atomic.make_folder(folder)
         atomic.replace_bytes(paths.config, config_text(config).encode("utf-8"))
+        if is_among_others:
+            return
         if work.is_dir():
             work.rmdir()
         atomic.commit_folder(hidden, work)
     except OSError as error:
-        shutil.rmtree(hidden, ignore_errors=True)
+        if not is_among_others:
+            shutil.rmtree(hidden, ignore_errors=True)
         raise WorkFolderError(
             f"The work folder {work} cannot be made: {error.strerror or error}.",
             hint="Name a folder that you may write to.",

@@ -40,6 +40,7 @@ class Catalog:
         # Read anew only when the pool changes: of hundreds of thousands of images, each round answers a hundred.
         self._shown: tuple[int, RowArray, npt.NDArray[np.uint64]] | None = None
         self._facts: dict[str, str] | None = None  # each turn of the loop asks for a dozen
+        self._absorbed: set[str] | None = None
 
     @classmethod
     def open(cls, path: Path, *, roots: Sequence[str] = (TRAIN, VALIDATION, POOL), read_only: bool = False) -> Catalog:
@@ -228,8 +229,10 @@ class Catalog:
 
     def absorbed_shards(self) -> set[str]:
         """Return the shards whose facts were taken in."""
-        with self._engine.connect() as connection:
-            return set(connection.scalars(select(absorbed.c.shard)))
+        if self._absorbed is None or self._is_read_only:
+            with self._engine.connect() as connection:
+                self._absorbed = set(connection.scalars(select(absorbed.c.shard)))
+        return self._absorbed
 
     def counts(self) -> PoolCounts:
         """Return how many images are where."""
@@ -388,7 +391,7 @@ class Catalog:
             with self._engine.begin() as connection:
                 yield connection
         finally:
-            self._facts = None
+            self._facts = self._absorbed = None
 
 
 def _change_pool(connection: Connection) -> None:

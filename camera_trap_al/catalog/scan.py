@@ -29,6 +29,7 @@ KINDS = {
     "unsafe name": "pictures whose name a spreadsheet could run as a formula, or with control characters (unsafe_name);"
     " they are not asked for",
     "top": "pictures directly in this folder (skipped: put each into the folder of its class)",
+    "top of pool": "pictures directly in this folder (skipped: put them into a sub-folder, or set selector.top_images)",
     "link": "links and shortcuts (not followed)",
     "no access": "files or folders that cannot be read now (images in them are kept, and looked for again)",
     "away": "folder that cannot be listed now (its images are kept); is its disk or share connected?",
@@ -78,6 +79,7 @@ def walk(
     leave_out: Path | None,
     tally: Tally,
     allow_formula: bool = False,
+    top_images: bool = True,
 ) -> Iterator[Found]:
     """Yield the images below a folder, in order of their path.
 
@@ -88,12 +90,15 @@ def walk(
     tool : as `labels.tool`
     leave_out : the work folder, which may lie below
     allow_formula : as `selector.allow_formula_names`
+    top_images : as `selector.top_images`
     tally : takes the count of everything that is not yielded, and why
     """
     for path, entry in _files(folder, leave_out, tally):
         extension = Path(entry.name).suffix.lower()
         if extension in VIDEO_EXTENSIONS:
             tally.add("video", path)
+        elif extension in IMAGE_EXTENSIONS and kind == POOL and not top_images and "/" not in path:
+            tally.add("top of pool", path)
         elif extension in IMAGE_EXTENSIONS:
             found = _found(path, entry, kind, tally)
             if found is not None:
@@ -217,7 +222,7 @@ class Scan:
     ----------
     folders : kind → absolute folder
     hash_file : returns the hash of a file's content, as shards have it; raises `OSError` or `ImageUnreadableError`
-    tool, leave_out, allow_formula : as for `walk`
+    tool, leave_out, allow_formula, top_images : as for `walk`
     """
 
     def __init__(
@@ -229,6 +234,7 @@ class Scan:
         tool: str,
         leave_out: Path | None,
         allow_formula: bool = False,
+        top_images: bool = True,
     ) -> None:
         self.number = int(catalog.fact("scan", 0)) + 1
         self.tallies = {kind: Tally() for kind in folders}
@@ -237,7 +243,8 @@ class Scan:
         self._catalog = catalog
         self._folders = dict(folders)
         self._hash_file = hash_file
-        self._options: dict[str, Any] = {"tool": tool, "leave_out": leave_out, "allow_formula": allow_formula}
+        self._options: dict[str, Any] = {"tool": tool, "leave_out": leave_out}
+        self._options |= {"allow_formula": allow_formula, "top_images": top_images}
         self._is_first = not catalog.fact("scanned", False)
         self._unread: deque[tuple[str, Found]] = deque()
         self._walk = self._walk_all()

@@ -44,17 +44,43 @@ def margin_score(proba: FloatArray) -> FloatArray:
 
     Parameters
     ----------
-    proba : (b, k) float array, rows sum to 1, k >= 2
+    proba : (b, k) float array, rows sum to 1; with k < 2 there is nothing to tell apart
 
     Returns
     -------
-    (b,) float array in [-1, 0]; 0 is a coin toss, so higher means ask first
+    (b,) float array in [-1, 0]; 0 is a coin toss, so higher means ask first; zeros where k < 2
 
     Source: Scheffer, Decomain and Wrobel 2001, "Active hidden Markov models for information extraction".
     """
+    if proba.shape[1] < 2:
+        return no_preference(proba)
     second, best = np.partition(proba, -2, axis=1)[:, -2:].T
     score: FloatArray = second - best
     return score
+
+
+def entropy_score(proba: FloatArray) -> FloatArray:
+    """Score (b, k) class probabilities by their entropy: (b,) float64 in [0, log k], 0 where the classifier is certain.
+
+    Source: Shannon 1948; as an acquisition score Settles 2009, "Active learning literature survey".
+    """
+    known = np.where(proba > 0, proba, 1).astype(np.float64)
+    score: FloatArray = -(known * np.log(known)).sum(axis=1) + 0.0
+    return score
+
+
+def confidence_score(proba: FloatArray) -> FloatArray:
+    """Score (b, k) class probabilities by how unlikely the likeliest class is: (b,) float in [-1, -1 / k], 0 if k = 0.
+
+    Source: Lewis and Gale 1994, "A sequential algorithm for training text classifiers"; for many classes Culotta and
+    McCallum 2005.
+    """
+    return -proba.max(axis=1) if proba.shape[1] else no_preference(proba)
+
+
+def no_preference(proba: FloatArray) -> FloatArray:
+    """Return (b,) zeros, so that key hashes and seed alone decide: a draw without replacement."""
+    return np.zeros(len(proba))
 
 
 def key_priority(key_hashes: HashArray, seed: int) -> HashArray:
@@ -68,6 +94,11 @@ def key_priority(key_hashes: HashArray, seed: int) -> HashArray:
     return mixed ^ (mixed >> np.uint64(31))
 
 
+def best_first(scored: Scored, n: int, seed: int) -> npt.NDArray[np.intp]:
+    """Return the places of the n highest scores, the best first; ties go by image key and seed."""
+    return np.lexsort((scored.key_hashes, key_priority(scored.key_hashes, seed), -scored.scores))[:n]
+
+
 def top_n(blocks: Iterable[Scored], n: int, seed: int) -> RowArray:
     """Return the n highest-scoring rows, the best first; ties go by image key, however blocks are cut.
 
@@ -76,6 +107,5 @@ def top_n(blocks: Iterable[Scored], n: int, seed: int) -> RowArray:
     best = Scored.empty()
     for block in blocks:
         best = best.join(block)
-        order = np.lexsort((best.key_hashes, key_priority(best.key_hashes, seed), -best.scores))[:n]
-        best = best.take(order)
+        best = best.take(best_first(best, n, seed))
     return best.rows

@@ -66,7 +66,7 @@ class Classifier:
 
         Rows sum to 1. A row's result does not depend on the other rows, up to rounding.
         """
-        with _one_thread():
+        with one_thread():
             layer = np.asarray(scaled, dtype=np.float32)
             for weights, biases in zip(self.weights[:-1], self.biases[:-1], strict=True):
                 layer = np.maximum(layer @ weights + biases, 0)
@@ -104,7 +104,7 @@ def fit_classifier(scaled: FloatArray, species: Sequence[str], seed: int) -> Cla
     targets = np.array([column[name] for name in species])
     centre = scaled.mean(axis=0, dtype=np.float64).astype(np.float32)
     spread = float(np.sqrt(scaled.var(axis=0, dtype=np.float64).mean())) / INPUT_STD or 1.0
-    with _one_thread():
+    with one_thread():
         inputs = ((scaled - centre) / np.float32(spread)).astype(np.float32)
         weights, biases = _fit_layers(inputs, targets, len(classes), np.random.default_rng(seed))
     first = weights[0].astype(np.float64) / spread
@@ -172,7 +172,7 @@ def _thread_pools() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
-def _one_thread() -> AbstractContextManager[Any]:
+def one_thread() -> AbstractContextManager[Any]:
     """Limit numpy to one thread: more only wait for each other in matrices as small as these."""
     limit: AbstractContextManager[Any] = _thread_pools().limit(limits=1)
     return limit

@@ -16,13 +16,24 @@ from camera_trap_al.registry import Registry
 class PoolBlock:
     """Some unlabelled rows: `rows` (b,) int64, `key_hashes` (b,) uint64, `proba` (b, k), `embeddings` (b, d) float32.
 
-    Before there is a classifier, k and d are 0.
+    Before there is a classifier, k is 0, and d may be.
     """
 
     rows: npt.NDArray[np.int64]
     key_hashes: npt.NDArray[np.uint64]
     proba: npt.NDArray[np.float32]
     embeddings: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LabelledBlock:
+    """Some labelled rows: `embeddings` (b, d) float32, and `labels` (b,) int64, each the place of a class in `classes`.
+
+    The place is -1 where the classifier does not know the class yet.
+    """
+
+    embeddings: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
 
 
 class Pool(Protocol):
@@ -34,7 +45,11 @@ class Pool(Protocol):
         ...
 
     def unlabelled_blocks(self) -> Iterator[PoolBlock]:
-        """Yield the askable rows, a block at a time; may be called more than once."""
+        """Yield the askable rows, a block at a time, in any order; may be called more than once."""
+        ...
+
+    def labelled_blocks(self) -> Iterator[LabelledBlock]:
+        """Yield the rows that have a label and an embedding, in an order that the images alone decide; as above."""
         ...
 
 
@@ -46,17 +61,12 @@ class QueryStrategy(Protocol):
         ...
 
 
-strategies: Registry[QueryStrategy] = Registry(
-    "query strategy",
-    later=(
-        "entropy",
-        "confidence",
-        "kcenter",
-        "graph_density",
-        "informative_diverse",
-        "margin_cluster_mean",
-        "hierarchical",
-    ),
-)
+strategies: Registry[QueryStrategy] = Registry("query strategy")
 
-from camera_trap_al.strategies import scores  # noqa: E402, F401 - enters the built-in strategies
+from camera_trap_al.strategies import (  # noqa: E402, F401 - enters the built-in strategies
+    clusters,
+    graph_density,
+    hierarchical,
+    kcenter,
+    scores,
+)

@@ -1,0 +1,52 @@
+"""Names and combinations of options that can work together, checked before anything is begun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from camera_trap_al.config import Config
+from camera_trap_al.core.matching import clashing_names, class_name_problem
+from camera_trap_al.errors import UsageError
+from camera_trap_al.jobs import model_settings, train_settings
+from camera_trap_al.strategies import strategies
+
+
+def check_choices(config: Config) -> None:
+    """Raise `UsageError` for a name or combination of options that cannot work."""
+    if not config.data.unlabelled:
+        raise UsageError(
+            "No folder of images to label is named.", hint="Name it with --unlabelled, or in data.unlabelled."
+        )
+    strategies.check(config.query.strategy)
+    model_settings(config).check()
+    train_settings(config.train, config.loader).check()
+    train_settings(config.finetune, config.loader).check()
+    _check_batches(config)
+    clashes = clashing_names([*config.classes.names, *([config.classes.empty] if config.classes.empty else [])])
+    if [pair for pair in clashes if pair[0] != pair[1]]:
+        raise UsageError(f"The classes {clashes[0]} differ only in upper and lower case or accents.", hint="Keep one.")
+    for name in [*config.classes.names, *([config.classes.empty] if config.classes.empty else [])]:
+        problem = class_name_problem(name, config.classes.reserved)
+        if problem:
+            raise UsageError(f"The class '{name}' cannot be used: {problem}.", hint="Choose another name.")
+    if config.embedding.weights and not Path(config.embedding.weights).is_file():
+        raise UsageError(
+            f"The file of start weights {config.embedding.weights} does not exist.", hint="Correct embedding_weights."
+        )
+    if config.query.first == "wait" and not config.data.train:
+        raise UsageError(
+            'With query.first = "wait" nothing is asked before there is a classifier, and without a training folder there'
+            " never is one.",
+            hint='Name a folder with --train, or use query.first = "now".',
+        )
+
+
+def _check_batches(config: Config) -> None:
+    loaders = {"train.loader": config.train.loader, "finetune.loader": config.finetune.loader}
+    balanced = [key for key, loader in loaders.items() if loader == "balanced"]
+    if balanced and config.loader.samples < 2 and config.embedding.loss != "softmax":
+        raise UsageError(
+            f'With {balanced[0]} = "balanced" and loader.samples = 1 no batch holds two images of one class, so the loss'
+            f" {config.embedding.loss} teaches nothing.",
+            hint='Set loader.samples to 2 or more (10 is usual), or the loader to "single", or the loss to "softmax".',
+        )

@@ -1,0 +1,79 @@
+"""Uncertain and different: the smallest margins, spread over clusters of embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from camera_trap_al.core.acquisition import Scored, best_first, margin_score
+from camera_trap_al.core.geometry import k_means, nearest
+from camera_trap_al.strategies import Pool, strategies
+from camera_trap_al.strategies.shortlist import PER_ASKED, shortlist, size_for
+
+LEAST_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class InformativeDiverseSampling:
+    """Ask for the smallest margins, but from each cluster no more than its share of all rows.
+
+    As many clusters as classes, by k-means on a uniform draw of 20 n, at least 10,000 and at most 50,000 rows. Then every
+    row of the pool is looked at; shares count labelled and unlabelled rows. What the shares leave open is filled by
+    margin. Memory is one block, the draw and n rows a cluster.
+
+    Source: the informative and diverse sampler of google/active-learning (2017), after Brinker 2003, "Incorporating
+    diversity in active learning with support vector machines".
+    """
+
+    def query(self, pool: Pool, n: int, seed: int) -> npt.NDArray[np.int64]:
+        """Return n rows: first those within the shares, then the others, each by margin."""
+        drawn = shortlist(pool, size_for(n, least=LEAST_ROWS), seed)
+        if not len(drawn.rows):
+            return drawn.rows
+        centres = k_means(drawn.embeddings, max(1, len(pool.classes)), np.random.default_rng(seed)).centres
+        best, sizes = [Scored.empty() for _ in centres], np.zeros(len(centres))
+        for block in pool.unlabelled_blocks():
+            in_, scores = nearest(block.embeddings, centres)[0], margin_score(block.proba)
+            sizes += np.bincount(in_, minlength=len(centres))
+            for cluster in np.unique(in_):
+                here = in_ == cluster
+                both = best[cluster].join(Scored(block.rows[here], block.key_hashes[here], scores[here]))
+                best[cluster] = both.take(best_first(both, n, seed))
+        for labelled in pool.labelled_blocks():
+            sizes += np.bincount(nearest(labelled.embeddings, centres)[0], minlength=len(centres))
+        every, fits = Scored.empty(), []
+        for cluster, share in zip(best, n * sizes / sizes.sum(), strict=True):
+            every = every.join(cluster)
+            fits.append(np.arange(len(cluster.rows)) < share)
+        order = best_first(every, len(every.rows), seed)
+        within = np.concatenate(fits)[order]
+        return every.take(np.concatenate([order[within], order[~within]])[:n]).rows
+
+
+@dataclass(frozen=True)
+class MarginClusterMeanSampling:
+    """Ask for the middle of each of n clusters of the most uncertain rows.
+
+    The method clusters what lies within the margin of a support vector machine. A classifier that gives probabilities has
+    no such border; here it is the 20 n (at most 50,000) rows of smallest margin, of a small pool its smaller half.
+
+    Source: representative sampling, Xu, Yu, Tresp, Xu and Wang 2003, "Representative sampling for text classification
+    using support vector machines".
+    """
+
+    def query(self, pool: Pool, n: int, seed: int) -> npt.NDArray[np.int64]:
+        """Return n rows: the one nearest to the mean of each cluster, by margin, then the smallest other margins."""
+        short = shortlist(pool, size_for(n), seed, margin_score)
+        within = min(len(short.rows), max(n, min(PER_ASKED * n, -(-short.pool_size // 2))))
+        if not within:
+            return short.rows
+        clusters = k_means(short.embeddings[:within], n, np.random.default_rng(seed))
+        by_cluster = np.lexsort((np.arange(within), clusters.squared, clusters.in_))
+        _, first = np.unique(clusters.in_[by_cluster], return_index=True)
+        return short.chosen(np.sort(by_cluster[first]), n)
+
+
+strategies.register("informative_diverse")(InformativeDiverseSampling())
+strategies.register("margin_cluster_mean")(MarginClusterMeanSampling())
