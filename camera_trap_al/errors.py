@@ -86,11 +86,15 @@ class LockedError(CameraTrapAlError):
 
 
 class LabelFileError(CameraTrapAlError, ValueError):
-    """A label file cannot be used as it is; `code` is one of the documented codes of receipts."""
+    """A label file cannot be used as it is; `code` is one of the documented codes of receipts.
 
-    def __init__(self, text: str, *, code: str = "", hint: str = "") -> None:
+    `columns` are those that it lacks.
+    """
+
+    def __init__(self, text: str, *, code: str = "", hint: str = "", columns: tuple[str, ...] = ()) -> None:
         super().__init__(text, hint=hint)
         self.code = code
+        self.columns = columns
 
 
 class ImageUnreadableError(CameraTrapAlError):

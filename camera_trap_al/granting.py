@@ -12,6 +12,7 @@ from camera_trap_al.config_file import with_values
 from camera_trap_al.errors import UsageError
 from camera_trap_al.registry import Registry
 from camera_trap_al.store import atomic
+from camera_trap_al.taking import import_labels
 from camera_trap_al.work import Work, holds_images, read_work_config
 
 ROOTS = {"data.train": TRAIN, "data.validation": VALIDATION, "data.unlabelled": POOL}
@@ -65,6 +66,15 @@ def undo(work: Work, wish: Wish) -> str:
         f"Number {seq}{name} counts no more: {gone} labels are gone, {changed} are as before it, {back} are back. This is"
         f" number {line['seq']}; undo that to have number {seq} count again."
     )
+
+
+@grants.register("import-labels")
+def import_(work: Work, wish: Wish) -> str:
+    """Take labels that another program or work folder has. Commits: a journal line."""
+    text = wish.arguments.get("text")
+    if not isinstance(text, str):
+        raise UsageError("There are no labels to import.", hint="`camera-trap-al import-labels` names a file.")
+    return import_labels(work, wish.id, text)
 
 
 @grants.register("rescan")

@@ -44,6 +44,7 @@ IMAGE_STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM
 ISO_MEDIA_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF"}
 # How Pillow names its limits on text and colour profiles in PNG files: 1 MB each, 64 MB in all.
 TEXT_LIMIT = "MAX_TEXT_"
+COPY_AGAIN = "copy it again from the camera's card"
 ROWS_AT_ONCE = 256
 # A scaled decode keeps at least this many pixels for each one that is wanted, so that the resize still averages.
 OVERSAMPLING = 2
@@ -210,7 +211,9 @@ def _open(name: str, data: bytes) -> Image.Image:
             return _open(name, repaired)
         raise _unidentified(name, data) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageUnreadableError(f"{name} has too many pixels ({error}).", code="too_large") from error
+        limit = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        text = f"{name} has far more pixels than the limit of {limit:.0f} megapixels, or says so because it is damaged."
+        raise ImageUnreadableError(text, code="too_large") from error
     # As in `read_image`: headers are foreign bytes, too.
     except Exception as error:
         raise _unreadable(name, error) from error
@@ -236,13 +239,20 @@ def _unidentified(name: str, data: bytes) -> ImageUnreadableError:
         other = ISO_MEDIA_BRANDS.get(head[8:12], "video")
     if head[:4] == b"RIFF" and head[8:12] != b"WEBP":
         other = "sound" if head[8:12] == b"WAVE" else "video"
+    if other in ("video", "sound"):
+        text = f"{name} is a {other} file, not a photograph; give it its right name, or remove it."
+        return ImageUnreadableError(text, code="format_not_allowed")
     if other:
         text = f"{name} is in the format {other}, which is not read; save it as JPEG."
         return ImageUnreadableError(text, code="format_not_allowed")
     if head.startswith(IMAGE_STARTS):
-        text = f"{name} starts like an image, but its header is damaged or of a kind that is not read."
+        text = f"{name} starts like an image, but its header is damaged or of a kind that is not read; {COPY_AGAIN}."
         return ImageUnreadableError(text, code="unreadable")
-    return ImageUnreadableError(f"{name} is not an image that can be read.", code="not_an_image")
+    if not data.strip(b"\0"):
+        text = f"{name} holds nothing but empty bytes, as a broken copy or card leaves them; {COPY_AGAIN}."
+        return ImageUnreadableError(text, code="not_an_image")
+    text = f"{name} is not an image that can be read; {COPY_AGAIN}, or remove it."
+    return ImageUnreadableError(text, code="not_an_image")
 
 
 def _check_size(name: str, image: Image.Image, limits: DecodeLimits) -> None:
@@ -318,6 +328,7 @@ def _unreadable(name: str, error: Exception) -> ImageUnreadableError:
         text = f"{name} needs more memory than one image may have ({said or 'out of memory'}); save it anew as JPEG."
         return ImageUnreadableError(text, code="too_large")
     if "truncated" in said.lower() or "unexpected end" in said.lower():
-        text = f"{name} is cut short ({error}); copy it again from the camera's card."
+        text = f"{name} is cut short ({error}); {COPY_AGAIN}."
         return ImageUnreadableError(text, code="truncated")
-    return ImageUnreadableError(f"{name} cannot be decoded ({type(error).__name__}: {error}).", code="unreadable")
+    text = f"{name} cannot be decoded ({type(error).__name__}: {error}); {COPY_AGAIN}."
+    return ImageUnreadableError(text, code="unreadable")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +19,11 @@ from camera_trap_al.core.history import History
 from camera_trap_al.core.intake import IntakeSettings, decide
 from camera_trap_al.core.matching import KnownClasses, KnownImages
 from camera_trap_al.core.records import ImageKey, Notice
-from camera_trap_al.errors import LabelFileError
+from camera_trap_al.errors import LabelFileError, UsageError
 from camera_trap_al.labels import receipts
 from camera_trap_al.labels.inbox import BinFile, PrivateCopy, printable_name, take_private_copy
 from camera_trap_al.labels.species_csv import read_species_csv
+from camera_trap_al.store import atomic
 from camera_trap_al.work import Work, image_folders
 
 log = logging.getLogger(__name__)
@@ -39,23 +42,26 @@ def bin_files(work: Work) -> BinFiles:
     needs: dict[str, list[str]] = {"unanswered": [], "untaken": [], "unsettled": []}
     try:
         files = work.inbox.scan(time.monotonic())
+        bin_folder, reports = work.folder.bin, work.folder.reports if work.folder.reports.is_dir() else None
     except OSError as error:
         log.debug("the bin cannot be listed: %s", error)
         return BinFiles()
-    taken, folders = _taken(work), (work.folder.bin, work.folder.reports)
+    taken, remarks = _taken(work), _remarks(work)
     for file in files:
-        receipt = receipts.read_receipt(*folders, file.name) or {}
-        need = _need(work, file, taken.get((printable_name(file.name), file.mtime_ns)), receipt)
+        receipt = receipts.read_receipt(bin_folder, reports, file.name) or {}
+        need = _need(work, file, taken.get((printable_name(file.name), file.mtime_ns)), receipt, remarks)
         if need:
             needs[need].append(file.name)
     return BinFiles(*(tuple(needs[name]) for name in BinFiles._fields))
 
 
-def _need(work: Work, file: BinFile, taken: Taken | None, receipt: Mapping[str, Any]) -> str:
+def _need(
+    work: Work, file: BinFile, taken: Taken | None, receipt: Mapping[str, Any], remarks: Mapping[int, list[Any]]
+) -> str:
     is_of_this_file = receipt.get("mtime_ns") == file.mtime_ns
     if taken is not None and work.inbox.digest(file) in ("", taken.sha256):
         is_whole = is_of_this_file and (receipt.get("sha256"), receipt.get("seq")) == taken
-        return "" if is_whole and receipt.get("remarks") == _remarks(work, taken.seq) else "unanswered"
+        return "" if is_whole and receipt.get("remarks") == remarks.get(taken.seq, []) else "unanswered"
     # A receipt that names a journal line which is not there (an older journal was put back) is no evidence.
     is_copy = receipt.get("verdict") == "already_known" and (receipt.get("seq") or 0) <= work.journal.end
     if is_of_this_file and work.inbox.digest(file) in ("", receipt["sha256"]) and (receipt["seq"] is None or is_copy):
@@ -78,8 +84,8 @@ def _taken(work: Work) -> dict[tuple[str, int], Taken]:
     )
 
 
-def _remarks(work: Work, seq: int) -> list[dict[str, Any]]:
-    return work.cached("remarks", work.journal.end, work.history.remarks).get(seq, [])
+def _remarks(work: Work) -> Mapping[int, list[dict[str, Any]]]:
+    return work.cached("remarks", work.journal.end, work.history.remarks)
 
 
 def answer(work: Work, name: str) -> None:
@@ -88,7 +94,7 @@ def answer(work: Work, name: str) -> None:
     taken = _taken(work).get((printable_name(name), file.mtime_ns)) if file else None
     if taken is None:
         return
-    receipt = receipts.receipt_from_line(work.journal.lines[taken.seq - 1], _remarks(work, taken.seq))
+    receipt = receipts.receipt_from_line(work.journal.lines[taken.seq - 1], _remarks(work).get(taken.seq, []))
     receipts.write_receipt(work.folder.bin, work.folder.reports, name, receipt)
 
 
@@ -118,16 +124,17 @@ def take_labels(work: Work, name: str) -> None:
             if decision.is_good:
                 fields = journal_fields(decision)
                 del decision  # a million labels are held once, not twice
-                _journal(work, copy, fields)
+                journal_labels(work, copy, fields)
                 return
             receipt = receipts.receipt_of_decision(copy, decision, _now())
     receipts.write_receipt(work.folder.bin, work.folder.reports, name, receipt)
     log.info("labels: %s: %s", copy.name, receipts.verdict_in_words(receipt))
 
 
-def _journal(work: Work, copy: PrivateCopy, fields: dict[str, Any]) -> None:
+def journal_labels(work: Work, copy: PrivateCopy, fields: dict[str, Any], **more: str) -> None:
+    """Take what was decided of a label file. Commits: a journal line."""
     number = work.history.newest_round()
-    facts = {"name": copy.name, "sha256": copy.sha256, "mtime_ns": copy.mtime_ns, "round": number}
+    facts = {"name": copy.name, "sha256": copy.sha256, "mtime_ns": copy.mtime_ns, "round": number, **more}
     work.append("labels", facts | fields)
     log.info(
         "labels: took %d of %d rows from %s (round %d); %d of the request are left",
@@ -137,6 +144,34 @@ def _journal(work: Work, copy: PrivateCopy, fields: dict[str, Any]) -> None:
         number,
         fields["answer"]["requested_left"],
     )
+
+
+def import_labels(work: Work, wish: str, text: str) -> str:
+    """Take labels of images whether they were asked for or not; return a sentence that says what was taken.
+
+    The text, with the columns File, RelativePath and the label column, goes into the bin as a label file of its own, so
+    that it has a receipt, and can be undone. Commits: one journal line that names the wish. Raises `UsageError` where
+    nothing of it can be used.
+    """
+    data = text.encode("utf-8")
+    digest = hashlib.sha256(data).hexdigest()
+    copy = PrivateCopy(work.folder.intake / f"{digest}.csv", f"imported-{digest[:12]}.csv", digest, 0)
+    atomic.replace_bytes(copy.path, data)
+    config = replace(work.config, labels=replace(work.config.labels, unrequested="accept", column="Species"))
+    try:
+        decision = decide_file(copy.path, config, work.history, work.catalog, images=known_images(work))
+    except LabelFileError as error:
+        raise UsageError(f"Nothing was taken: {error}") from error
+    receipt = receipts.receipt_of_decision(copy, decision, _now())
+    said = receipts.verdict_in_words(receipt)
+    if not decision.is_good:
+        reasons = dict.fromkeys(row["text"] for row in receipt["rejected"][:3])
+        raise UsageError(" ".join([f"Nothing was taken: {said}", *reasons]))
+    path = work.folder.bin / copy.name
+    with atomic.permitted(work.folder.bin):
+        atomic.replace_bytes(path, data)
+    journal_labels(work, replace(copy, mtime_ns=path.stat().st_mtime_ns), journal_fields(decision), wish=wish)
+    return f"{said} See {path.name}.report.txt beside it in {work.folder.bin}; it is number {work.journal.end}."
 
 
 def _receipt_without_reading(work: Work, copy: PrivateCopy) -> dict[str, Any] | None:
@@ -195,8 +230,12 @@ def decide_file(
     *,
     images: KnownImages,
     notices: tuple[Notice, ...] = (),
+    requested: Set[ImageKey] | None = None,
 ) -> Decision:
-    """Return what would be taken of a label file now. Changes nothing. Raises `LabelFileError`."""
+    """Return what would be taken of a label file now. Changes nothing. Raises `LabelFileError`.
+
+    `requested` are the images that count as asked for, by default those of all requests.
+    """
     classes = KnownClasses(
         history.classes,
         skip_words=config.labels.skip_words,
@@ -209,7 +248,7 @@ def decide_file(
         itertools.chain(notices, source.rows),
         images=images,
         classes=classes,
-        requested=history.requested,
+        requested=history.requested if requested is None else requested,
         awaited=awaited,
         current=history.label_of,
         published=history.published,

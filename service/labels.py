@@ -1,4 +1,4 @@
-"""The verb `labels`: which label files were taken, and what was said of one image. Reads only."""
+"""The verbs `labels` and `import-labels`: which label files were taken, what was said of an image, what others know."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from camera_trap_al.core.history import History
 from camera_trap_al.core.matching import KnownImages, shown
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.errors import UsageError, WorkFolderError
+from camera_trap_al.labels.path_label_csv import as_label_files, read_path_labels
+from camera_trap_al.layout import WorkFolder
 from camera_trap_al.store.journal import Line, read_journal
 from camera_trap_al.work import read_work_config
 
+ROWS_OF_ONE_IMPORT = 200_000
 SKIPS = {
     "cannot_tell": "cannot be told",
     "several_species": "several species",
@@ -42,6 +45,37 @@ def image_history(root: Path, image: str) -> list[str]:
     if skip and not label:
         now += f": {SKIPS.get(skip[0], skip[0])}"
     return [f"{shown(key.path)}: {now}", *(f"  {text}" for text in said)]
+
+
+def labels_to_import(root: Path, file: Path, base: str) -> tuple[list[str], list[str]]:
+    """Return lines that say what a `path,label` file holds, and its labels of images of the pool as label files.
+
+    `base` is the folder that its paths begin with; "" for the image root. Raises `UsageError` where no path lies below
+    it, with the folder that was probably meant.
+    """
+    folder, config = read_work_config(root)
+    try:
+        found = read_path_labels(file)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror or error}.") from error
+    pairs = found.below(base or config.data.unlabelled)
+    if not pairs:
+        keys = [key.path for key in _pool(folder)]
+        likely, n = found.likely_folder(keys)
+        raise UsageError(
+            f"None of the {len(found.pairs)} labelled paths in {file} lies below {base or config.data.unlabelled}.",
+            hint=f"{n} of them are images of this work folder if they lie below {likely}: add --from '{likely}'."
+            if n
+            else "Name the folder that they begin with by --from."
+            if keys
+            else f"Start `camera-trap-al run {root}` first, so that its images are known.",
+        )
+    elsewhere = len(found.pairs) - len(pairs)
+    lines = [
+        f"{file}: {len(pairs)} labels of images below {base or config.data.unlabelled}; {elsewhere} of images elsewhere"
+        f" (such as training images) and {found.unlabelled} without a label are left out."
+    ]
+    return lines, list(as_label_files(pairs, ROWS_OF_ONE_IMPORT))
 
 
 def _read(root: Path) -> tuple[list[Line], History]:
@@ -92,13 +126,7 @@ def _line_of_image(line: Mapping[str, Any], key: ImageKey, history: History) -> 
 
 def _find(root: Path, image: str, history: History) -> ImageKey:
     folder, config = read_work_config(root)
-    keys = {*history.requested, *history.labels, *history.skips}
-    if folder.catalog.exists():
-        catalog = Catalog.open(folder.catalog, read_only=True)
-        try:
-            keys |= set(catalog.pool_keys(with_missing=True))
-        finally:
-            catalog.close()
+    keys = {*history.requested, *history.labels, *history.skips, *_pool(folder)}
     known = KnownImages(iter(sorted(keys)), config.labels.path_alias)
     relative_path, _, file = image.replace("\\", "/").rpartition("/")
     key, _, _, named = known.match(relative_path, file)
@@ -107,3 +135,14 @@ def _find(root: Path, image: str, history: History) -> ImageKey:
         text = f"'{shown(image)}' is no image of the pool."
         raise UsageError(text, hint=f"Did you mean '{nearest}'?" if nearest else "Such as 'site 1/IMG_0001.JPG'.")
     return key
+
+
+def _pool(folder: WorkFolder) -> list[ImageKey]:
+    """Return the images of the pool, none before the first start."""
+    if not folder.catalog.exists():
+        return []
+    catalog = Catalog.open(folder.catalog, read_only=True)
+    try:
+        return list(catalog.pool_keys(with_missing=True))
+    finally:
+        catalog.close()

@@ -180,6 +180,25 @@ def test_formats_that_run_programs_are_not_allowed(tmp_path, start):
     assert code_of(path) == "format_not_allowed"
 
 
+@pytest.mark.parametrize(
+    ("data", "code", "words"),
+    [
+        (b"\0\0\0\x18ftypisom" + bytes(200), "format_not_allowed", "is a video file, not a photograph"),
+        (b"RIFF\x24\0\0\0WAVEfmt " + bytes(200), "format_not_allowed", "is a sound file"),
+        (bytes(40_000), "not_an_image", "nothing but empty bytes"),
+        (b"GIF89a\xe8\xfd\xe8\xfd\0\0\0,\0\0\0\0\xe8\xfd\xe8\xfd\0\2\2L\1\0;", "too_large", "100 megapixels"),
+        (b"BM", "unreadable", "copy it again"),
+    ],
+    ids=["video", "sound", "empty bytes", "65000 x 65000", "a start"],
+)
+def test_what_is_wrong_with_a_file_is_said_in_words(tmp_path, data, code, words):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    with pytest.raises(ImageUnreadableError, match=words) as caught:
+        read_image(path)
+    assert caught.value.code == code
+
+
 def test_a_damaged_png_is_unreadable(tmp_path):
     path = saved(tmp_path / "a.png", left_red_right_blue())
     data = bytearray(path.read_bytes())

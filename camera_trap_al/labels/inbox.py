@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -20,6 +21,8 @@ from camera_trap_al.store import atomic
 
 EMPTY_FOR_S = 60.0
 DOUBT_FACTOR = 5
+KEPT_NAMES = 32_768
+_CLOSED = "it cannot be opened"
 MAX_BYTES = Limits.file_bytes
 _OPEN_FLAGS = os.O_RDONLY
 for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
@@ -30,13 +33,17 @@ _CONFLICT_COPY = re.compile(r"conflicted copy|\.sync-conflict-| ?\(\d+\)\.csv$",
 
 @dataclass(frozen=True)
 class BinFile:
-    """A CSV in the bin. `doubt` says why it may be a copy under way, or why it cannot be opened; "" if nothing does."""
+    """A CSV in the bin. `doubt` says why it may be a copy under way, or why it cannot be opened; "" if nothing does.
+
+    `changed_ns` (ctime) tells of new content under the old time and size; on Windows it is when the file was made.
+    """
 
     name: str
     folder: Path
     size: int
     mtime_ns: int
     inode: int
+    changed_ns: int = 0
     is_settled: bool = False
     doubt: str = ""
 
@@ -47,7 +54,10 @@ class BinFile:
 
     def is_same(self, other: BinFile) -> bool:
         """Return whether nothing has changed between two looks."""
-        return (self.size, self.mtime_ns, self.inode) == (other.size, other.mtime_ns, other.inode)
+        return self._identity() == other._identity()
+
+    def _identity(self) -> tuple[int, int, int, int]:
+        return (self.size, self.mtime_ns, self.inode, self.changed_ns)
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,7 @@ class Inbox:
         self.settle_s = settle_s
         self._looks: dict[str, _Look] = {}
         self._files: list[BinFile] = []
+        self._problem = ""
 
     def scan(self, now_s: float) -> list[BinFile]:
         """Return the CSV files of the folder in the order (mtime, name) in which they are taken in.
@@ -97,7 +108,16 @@ class Inbox:
         `now_s` is a reading of the monotonic clock. Raises `OSError` if the folder cannot be listed.
         """
         looks = {}
-        for file in candidates(self.folder):
+        try:
+            found, self._problem = candidates(self.folder), ""
+        except OSError as error:
+            why = error.strerror or error
+            self._problem = (
+                f"No label file can be seen: the folder {self.folder} cannot be read ({why}). Make it again, or give this"
+                " user the right to read it."
+            )
+            raise
+        for file in found:
             look = self._looks.get(file.name)
             looks[file.name] = look if look is not None and look.file.is_same(file) else _Look(file, now_s)
         self._looks = looks
@@ -108,6 +128,19 @@ class Inbox:
     def last_seen(self, name: str) -> BinFile | None:
         """Return a file as the last scan saw it, None if it was not there."""
         return next((file for file in self._files if file.name == name), None)
+
+    def problems(self) -> list[str]:
+        """Return, in sentences, which files the last scan could not open, or why it could not list the folder."""
+        return (
+            [self._problem]
+            if self._problem
+            else [
+                f"The label file {printable_name(file.name)} waits: {file.doubt}. Is it open in another program, or may this"
+                " user not read it?"
+                for file in self._files
+                if file.doubt.startswith(_CLOSED)
+            ]
+        )
 
     def digest(self, file: BinFile) -> str:
         """Return the SHA-256 of a file of the last scan, read once while its size, time and inode are the same.
@@ -137,7 +170,7 @@ class Inbox:
             if look.doubt is None:
                 look.doubt = doubt_about(look.file)
         except OSError as error:
-            return replace(look.file, doubt=f"it cannot be opened: {error.strerror or error}")
+            return replace(look.file, doubt=f"{_CLOSED}: {error.strerror or error}")
         wait_s = self.settle_s * (DOUBT_FACTOR if look.doubt else 1)
         judged = replace(look.file, is_settled=quiet_s >= wait_s, doubt=look.doubt)
         look.settled = judged if judged.is_settled else None
@@ -156,8 +189,14 @@ def candidates(folder: Path) -> list[BinFile]:
             except OSError:
                 continue
             if stat.S_ISREG(facts.st_mode):
-                files.append(BinFile(entry.name, folder, facts.st_size, facts.st_mtime_ns, facts.st_ino))
+                files.append(_file_of(folder, entry.name, facts))
     return files
+
+
+def _file_of(folder: Path, name: str, facts: os.stat_result) -> BinFile:
+    return BinFile(
+        name, folder, facts.st_size, facts.st_mtime_ns, facts.st_ino, 0 if os.name == "nt" else facts.st_ctime_ns
+    )
 
 
 def is_label_file_name(name: str) -> bool:
@@ -165,6 +204,7 @@ def is_label_file_name(name: str) -> bool:
     return name.lower().endswith(".csv") and not name.startswith((".", "~"))
 
 
+@functools.lru_cache(maxsize=KEPT_NAMES)
 def printable_name(name: str) -> str:
     """Return a file name as text that can be written anywhere: bytes that are not UTF-8 are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
@@ -252,8 +292,7 @@ def _open(path: Path) -> BinaryIO:
 
 def _is_unchanged(source: BinaryIO, file: BinFile) -> bool:
     facts = os.fstat(source.fileno())
-    seen = (facts.st_size, facts.st_mtime_ns, facts.st_ino)
-    return stat.S_ISREG(facts.st_mode) and seen == (file.size, file.mtime_ns, file.inode)
+    return stat.S_ISREG(facts.st_mode) and file.is_same(_file_of(file.folder, file.name, facts))
 
 
 def _digest_to_keep(source: BinaryIO, size: int, max_bytes: int) -> str:

@@ -288,13 +288,15 @@ def _write(folder: Path, name: str, receipt: Mapping[str, Any]) -> Path:
     return receipt_path
 
 
-def read_receipt(bin_folder: Path, fallback_folder: Path, name: str) -> dict[str, Any] | None:
+def read_receipt(bin_folder: Path, fallback_folder: Path | None, name: str) -> dict[str, Any] | None:
     """Return which file and which journal line the newest receipt for the label file `name` is of.
 
     That is `file`, `sha256`, `mtime_ns`, `seq`, `time`, `verdict`, `remarks` and `restored_with`; None if there is no
-    receipt that is ours and whole.
+    receipt that is ours and whole. Without a `fallback_folder` it can only be beside the file.
     """
-    found = [_read(os.path.join(folder, receipt_names(name)[0])) for folder in (bin_folder, fallback_folder)]  # noqa: PTH118
+    file = receipt_names(name)[0]
+    # As text: a turn of the loop looks for hundreds.
+    found = [_read(os.fspath(folder) + os.sep + file) for folder in (bin_folder, fallback_folder) if folder is not None]
     ours = [receipt for receipt in found if receipt is not None and receipt["file"] == printable_name(name)]
     return max(ours, key=lambda receipt: str(receipt["time"])) if ours else None
 

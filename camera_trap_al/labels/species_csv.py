@@ -93,12 +93,12 @@ def _delimiter(path: Path, form: TextForm, column: str, limits: Limits) -> str:
         raise LabelFileError("The file holds no text.", code="empty_file", hint="Export it again.")
     _refuse_binary(line)
     if named and named not in DELIMITERS:
-        raise _unknown_delimiter(line)
+        raise _unknown_delimiter(line, "")
     needed = {folded(name) for name in ("File", "RelativePath", column)}
     found = {d: len(needed & {_column_name(cell) for cell in line.split(d)}) for d in DELIMITERS}
     best = named or max(DELIMITERS, key=lambda d: (found[d], line.count(d)))
     if not found[best] and all(name in folded(line) for name in needed):
-        raise _unknown_delimiter(line)
+        raise _unknown_delimiter(line, named)
     return best
 
 
@@ -109,11 +109,14 @@ def _refuse_binary(line: str) -> None:
         )
 
 
-def _unknown_delimiter(line: str) -> LabelFileError:
+def _unknown_delimiter(line: str, named: str) -> LabelFileError:
+    first = f"reads '{shown(line.strip())}'."
     return LabelFileError(
-        f"The columns are not separated by comma, semicolon or tab. The first line reads: {shown(line.strip())}",
+        f"The line 'sep={shown(named)}' names a separator that the next line does not have; it {first}"
+        if named
+        else f"The columns are not separated by comma, semicolon or tab. The first line {first}",
         code="unknown_delimiter",
-        hint="Save it with commas.",
+        hint="Remove the line 'sep=…', or export again." if named else "Save it with commas.",
     )
 
 
@@ -171,12 +174,20 @@ def _missing(missing: Sequence[str], header: Sequence[str], *, is_selector: bool
             f"There is no {missing[0]} column: is this the selector itself? Its columns are: {found}.",
             code="selector",
             hint="Import the selector into Timelapse, label there, and export from Timelapse.",
+            columns=tuple(missing),
         )
-    names = " and ".join(f"'{name}'" for name in missing)
+    if len(header) == 1 and any(delimiter in header[0] for delimiter in DELIMITERS):
+        return LabelFileError(
+            f"Each line is one single cell, as some spreadsheets save a CSV file. The first one reads '{found}'.",
+            code="unknown_delimiter",
+            hint="Export from Timelapse again and put in that file, not saved by a spreadsheet.",
+        )
+    names = " or ".join(f"'{name}'" for name in missing)
     return LabelFileError(
         f"There is no column called {names}. The first line has: {found}.",
         code="missing_column",
         hint="Put File, RelativePath and the label column into the template, and export again.",
+        columns=tuple(missing),
     )
 
 

@@ -50,7 +50,8 @@ class Field:
     """One field of a template.
 
     `data_label` names its column in every CSV, case included; `type` is Timelapse's word ("FixedChoice", "Flag", …);
-    `choices` are the items of its menu in their order, without the empty one; `label` is what the user sees.
+    `choices` are the items of its menu in their order, without the empty one; `label` is what the user sees;
+    `is_exported` whether exports have its column.
     """
 
     data_label: str
@@ -58,6 +59,7 @@ class Field:
     default: str
     choices: tuple[str, ...]
     label: str
+    is_exported: bool = True
 
 
 @dataclass(frozen=True)
@@ -155,12 +157,17 @@ def read_template(path: Path) -> Template:
     """
     with _explained(path), closing(_open_to_read(path)) as database:
         _check_kind(database, path)
+        columns = {row[1] for row in database.execute("PRAGMA table_info(TemplateTable)")}
+        # Timelapse adds this column where it opens a template that lacks it.
+        exported = "ExportToCSV" if "ExportToCSV" in columns else "'true'"
         rows = database.execute(
-            "SELECT DataLabel, Type, DefaultValue, List, Label FROM TemplateTable ORDER BY ControlOrder, Id"
+            f"SELECT DataLabel, Type, DefaultValue, List, Label, {exported} FROM TemplateTable ORDER BY ControlOrder, Id"
         ).fetchall()
     fields = []
-    for data_label, type_, default, items, label in rows:
-        fields.append(Field(_text(data_label), _text(type_), _text(default), _choices(_text(items)), _text(label)))
+    for *texts, items, label, exported in rows:
+        data_label, type_, default = map(_text, texts)
+        is_exported = _text(exported).lower() == "true"
+        fields.append(Field(data_label, type_, default, _choices(_text(items)), _text(label), is_exported))
     return Template(tuple(fields))
 
 

@@ -68,6 +68,11 @@ class Selector:
         except OSError as error:
             log.warning("request: %s is not needed any more and cannot be removed: %s", self.new, error.strerror)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether another program held the selector when it was last to be replaced."""
+        return self._held_since_s is not None
+
     def placed(self) -> int | str:
         """Return the round that the selector itself shows, else 0."""
         return read_placed(self._request, self.path)

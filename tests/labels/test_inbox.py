@@ -201,8 +201,20 @@ def test_a_file_that_cannot_be_opened_does_not_settle(bin_folder: Path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", denied)
         file = only(inbox.scan(100.0))
+        assert "a.csv waits: it cannot be opened: Permission denied." in inbox.problems()[0]
     assert (file.is_settled, file.doubt) == (False, "it cannot be opened: Permission denied")
     assert only(inbox.scan(101.0)).is_settled
+    assert inbox.problems() == []
+
+
+def test_a_folder_that_cannot_be_listed_is_told(bin_folder: Path) -> None:
+    inbox = Inbox(bin_folder, SETTLE_S)
+    bin_folder.rmdir()
+    with pytest.raises(OSError):
+        inbox.scan(0.0)
+    assert str(bin_folder) in inbox.problems()[0]
+    bin_folder.mkdir()
+    assert inbox.scan(1.0) == [] and inbox.problems() == []
 
 
 def test_a_private_copy_holds_the_same_bytes_under_their_hash(bin_folder: Path, intake: Path) -> None:
@@ -356,6 +368,20 @@ def test_new_content_under_an_old_time_has_another_hash_and_is_read_once(bin_fol
     changed = only(inbox.scan(1.0))
     assert inbox.digest(file) == ""
     assert inbox.digest(changed) == hashlib.sha256(WHOLE + WHOLE).hexdigest()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not note when a file's content was last set")
+def test_new_content_in_place_under_the_old_time_and_size_is_seen(bin_folder: Path) -> None:
+    inbox, path = Inbox(bin_folder, SETTLE_S), bin_folder / "a.csv"
+    path.write_bytes(WHOLE)
+    inbox.scan(0.0)
+    file = only(inbox.scan(3.0))
+    assert file.is_settled and inbox.digest(file) == hashlib.sha256(WHOLE).hexdigest()
+    changed = WHOLE.replace(b"deer", b"wolf")
+    path.write_bytes(changed)
+    os.utime(path, ns=(file.mtime_ns, file.mtime_ns))
+    assert not only(inbox.scan(4.0)).is_settled
+    assert inbox.digest(only(inbox.scan(7.0))) == hashlib.sha256(changed).hexdigest()
 
 
 def test_a_file_that_cannot_be_read_or_changes_meanwhile_has_no_hash(bin_folder: Path) -> None:

@@ -11,10 +11,17 @@ from typing import Any
 
 import pytest
 
-from camera_trap_al.core.records import ImageKey
+from camera_trap_al.core.records import ImageKey, Prediction
 from camera_trap_al.errors import FileHeldError
 from camera_trap_al.facts import read_facts
-from camera_trap_al.labels.timelapse import NEW_AFTER_S, NO_RIGHT_AFTER_S, Selector, read_placed
+from camera_trap_al.labels.timelapse import (
+    NEW_AFTER_S,
+    NO_RIGHT_AFTER_S,
+    Selector,
+    read_placed,
+    write_predictions,
+    write_problems,
+)
 from camera_trap_al.loop import Loop, is_waiting
 from camera_trap_al.store import atomic
 from camera_trap_al.work import Work
@@ -151,6 +158,23 @@ def test_a_folder_that_takes_no_files_is_another_problem(shown: Shown, held: Hel
     assert shown.selector.shown() == 0
 
 
+def test_a_full_disk_is_not_taken_for_a_held_selector(shown: Shown, held: Held) -> None:
+    held.names, held.code = {"selector.csv"}, errno.ENOSPC
+    with pytest.raises(OSError, match="held") as caught:
+        shown.show(1, KEYS[1])
+    assert not isinstance(caught.value, FileHeldError) and not shown.selector.is_held
+    held.names = set()
+    shown.show(1, KEYS[1])
+    assert shown.selector.placed() == 1
+
+
+def test_predictions_and_lists_hold_nothing_that_a_spreadsheet_runs(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "p.csv", {ImageKey("a", "1.JPG"): Prediction("=cmd", 0.12345)})
+    write_problems(tmp_path / "q.csv", ["path", "text"], [["1.JPG", "+1"]])
+    assert (tmp_path / "p.csv").read_bytes().splitlines()[1:] == [b"1.JPG,a,'=cmd,0.123"]
+    assert (tmp_path / "q.csv").read_bytes() == b"path,text\r\n1.JPG,'+1\r\n"
+
+
 def test_a_selector_that_somebody_changed_or_removed_is_not_shown(shown: Shown) -> None:
     shown.show(3, KEYS[0])
     assert read_placed(shown.request, shown.path) == 3
@@ -188,9 +212,8 @@ def turns(loop: Loop, n: int, until: Callable[[Any], bool]) -> bool:
 
 @pytest.mark.slow
 def test_a_held_selector_rests_and_the_round_is_shown_by_the_second_file(
-    new_season: Callable[..., Any], held: Held
+    new_season: Callable[..., Any], held: Held, no_torch: None
 ) -> None:
-    pytest.importorskip("torch")
     season, work, loop = two_rounds_with(new_season, held, "timelapse_selector.csv")
     now = 0.0
     work.selector._clock = lambda: now
@@ -213,8 +236,9 @@ def test_a_held_selector_rests_and_the_round_is_shown_by_the_second_file(
 @pytest.mark.parametrize(
     "name", ["labels.csv", "quarantine.csv", "timelapse_predictions.csv", "round1.csv.receipt.json"]
 )
-def test_any_other_held_file_rests_and_all_else_goes_on(new_season: Callable[..., Any], held: Held, name: str) -> None:
-    pytest.importorskip("torch")
+def test_any_other_held_file_rests_and_all_else_goes_on(
+    new_season: Callable[..., Any], held: Held, name: str, no_torch: None
+) -> None:
     season, work, loop = two_rounds_with(new_season, held, name)
     try:
         assert turns(loop, 80, lambda facts: facts.placed == 2 and bool(loop.last_problem) and facts.exported == 1)

@@ -179,6 +179,12 @@ REFUSED: dict[str, tuple[bytes | Callable[[], bytes], str, str]] = {
     "bytes of no known kind": (bytes(range(1, 32)) * 20, "not_text", "no text"),
     "another delimiter": (PLAIN.replace(",", "|").encode(), "unknown_delimiter", "File|RelativePath|Species"),
     "a sep line naming another delimiter": (b"sep=|\n" + PLAIN.replace(",", "|").encode(), "unknown_delimiter", "|"),
+    "a sep line that does not fit": (b"sep=;\n" + PLAIN.encode(), "unknown_delimiter", "'sep=;' names a separator"),
+    "lines that are one cell": (
+        b'"File,RelativePath,Species"\n"a.JPG,S1,deer"\n',
+        "unknown_delimiter",
+        "one single cell",
+    ),
     "a missing File": (b"Image,RelativePath,Species\na,b,c\n", "missing_column", "'File'. The first line has: Image,"),
     "a missing RelativePath": (b"File,Species\na,deer\n", "missing_column", "'RelativePath'"),
     "a missing Species": (b"File,RelativePath,Notes\na,b,c\n", "missing_column", "'Species'"),

@@ -34,7 +34,7 @@ NAMES = ["File", "RelativePath", "Species", "Note"]
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
     sep=st.booleans(),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None)
 def test_any_dialect_of_the_same_rows_reads_equal(
     rows: list[tuple[str, str, str, str]],
     order: Sequence[int],
@@ -60,7 +60,7 @@ def read_bytes(data: bytes) -> Reading:
 
 
 @given(text=st.text(st.sampled_from(list('ab",;\n\r\t ')), max_size=60))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None)
 def test_well_formed_text_is_cut_as_the_csv_module_cuts_it(text: str) -> None:
     text = f"{HEADER}\n{text}\n"
     try:
@@ -98,7 +98,7 @@ def test_a_file_cut_at_any_byte_is_refused_or_gives_the_first_rows_of_the_whole(
 
 
 @given(data=st.binary(max_size=200), head=st.sampled_from([b"", HEADER.encode() + b"\n", codecs.BOM_UTF16_LE, b"sep="]))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None)
 def test_no_bytes_raise_anything_but_a_refusal(data: bytes, head: bytes) -> None:
     try:
         reading = read_bytes(head + data)
