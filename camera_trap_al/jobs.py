@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.config import Config, FinetuneConfig, LoaderConfig, TrainConfig
 from camera_trap_al.core.acquisition import key_priority
+from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.seeds import seed_from
 from camera_trap_al.errors import ModelError
 from camera_trap_al.layout import WorkFolder
@@ -283,9 +285,7 @@ def embed_next(job: Job) -> None:
     folder = generations.folder_of(job.folder.embedding, newest.number)
     rows = _needed_rows(job, None if current is None else Vectors(current.folder, job.mark(current.number)))
     require_space_for_next(job.folder.embedding, job.config.daemon.min_free_mb)
-    log.info("Extracting embedding...")
     _embed(job, newest, folder, rows)
-    log.info("Finished extracting embedding")
     vectors = Vectors(folder, job.mark(newest.number))
     readable = rows[~np.isin(rows, np.array(sorted(vectors.unreadable), dtype=np.int64))]
     if len(readable) == 0:
@@ -340,7 +340,8 @@ def _embed(job: Job, model: generations.Generation, folder: Path, rows: RowArray
     if len(missing) == 0:
         return
     embedder: Embedder = Embedder(model.folder, batch_size=job.config.embedding.batch_size)
-    total = len(missing)
+    total, started = len(missing), time.monotonic()
+    log.info("Extracting embedding... (%d images)", total)
     for start in range(0, total, embeddings.SHARD_ROWS):
         part = missing[start : start + embeddings.SHARD_ROWS]
         require_space(folder, job.config.daemon.min_free_mb)
@@ -353,6 +354,7 @@ def _embed(job: Job, model: generations.Generation, folder: Path, rows: RowArray
         vectors, problems = embed_items(embedder, items, read=job.read, tick=tick)
         embeddings.write_shard(folder, part, vectors, problems, mark, hashes=job.read.take_hashes())
         job.tick(Progress(SAVED, start + len(part), total))
+    log.info("Finished extracting embedding (%d images in %s)", total, in_time(time.monotonic() - started))
 
 
 def _verdict(job: Job, current: generations.Generation | None, candidate: Vectors) -> dict[str, Any]:

@@ -118,6 +118,10 @@ class Loop:
         self._rounds_closed_before = self._rounds_closed()
         upkeep.warn_of_unused_settings(work)
 
+    def allow_rounds(self, n: float) -> None:
+        """Let `n` requests be made and closed from now on, and no more."""
+        self._max_rounds, self._rounds_closed_before = n, self._rounds_closed()
+
     def rounds_left(self) -> float:
         """Return how many more requests may be made."""
         return self._max_rounds - (self._rounds_closed() - self._rounds_closed_before)

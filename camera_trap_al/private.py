@@ -36,7 +36,7 @@ def check(folder: WorkFolder) -> None:
                 hint="Remove the link; to keep private files elsewhere, name that folder in daemon.state_dir.",
             )
     if folder.state == folder.root:
-        if _others_may_write(folder.root):
+        if others_may_write(folder.root):
             log.warning(
                 "%s can be written by other users of this computer, who could change labels there: take that right away"
                 " (`chmod o-w,g-w`), or set daemon.state_dir to a folder of your own",
@@ -44,7 +44,7 @@ def check(folder: WorkFolder) -> None:
             )
         return
     atomic.keep_private(folder.state)
-    if _others_may_write(folder.state):
+    if others_may_write(folder.state):
         raise WorkFolderError(
             f"daemon.state_dir, {folder.state}, can be written by other users of this computer.",
             hint=f"Make it yours alone with `chmod 700 '{folder.state}'`, or name another folder.",
@@ -68,7 +68,7 @@ def _must_be_real(folder: WorkFolder) -> list[Path]:
     return [path for path in [*own, folder.log.parent, *files] if path not in (folder.root, folder.state)]
 
 
-def _others_may_write(path: Path) -> bool:
+def others_may_write(path: Path) -> bool:
     """Return whether another user than this one and root may write into a folder, as far as its mode and owner tell."""
     if sys.platform == "win32" or not path.exists():
         return False

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.records import ImageKey, Prediction
 from camera_trap_al.core.spreadsheets import is_safe_name
 from camera_trap_al.core.steps import Facts
@@ -35,6 +36,7 @@ def fit(work: Work, facts: Facts) -> None:
     assert learner is not None
     rows, species = fit_rows(work, learner.number)
     started = time.monotonic()
+    log.info("classifier: fitting on %d labels", len(rows))
     vectors = work.vectors(learner.number)
     classifier = fit_classifier(vectors.read(rows), species, work.seed("fit", work.journal.end, learner.number))
     number = generations.next_number(work.folder.checkpoints)
@@ -60,10 +62,10 @@ def fit(work: Work, facts: Facts) -> None:
         },
     )
     log.info(
-        "classifier: fitted on %d labels of %d classes in %.1f s",
+        "classifier: fitted on %d labels of %d classes in %s",
         len(rows),
         len(set(species)),
-        time.monotonic() - started,
+        in_time(time.monotonic() - started),
     )
     _collect_garbage(work)
 

@@ -13,6 +13,7 @@ from typing import Any
 from camera_trap_al.catalog.found import POOL
 from camera_trap_al.catalog.scan import KINDS, Scan
 from camera_trap_al.config import Config
+from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.errors import ImagesOfflineError, TemplateError
 from camera_trap_al.facts import noted_settings, pending_shards, unregistered_classes
@@ -41,8 +42,11 @@ def catalogue(work: Work) -> None:
             tool=work.config.labels.tool,
             leave_out=work.folder.root,
             allow_formula=work.config.selector.allow_formula_names,
+            top_images=work.config.selector.top_images,
         )
         work.scan_took_s = 0.0
+        if not work.catalog.fact("scan_facts", {}) and is_online(folders[POOL], []):
+            log.info("scan: looking for images in %s", ", ".join(str(folder) for folder in folders.values()))
     started = time.monotonic()
     try:
         ended = work.scan.run_slice()
@@ -89,11 +93,12 @@ def _since_last_scan(work: Work) -> float:
 def _say_what_is_there(work: Work, scan: Scan, folders: dict[str, Path]) -> None:
     counts = work.catalog.counts()
     log.info(
-        "scan: %d images to label, %d to train on, %d for validation (%d new or changed)",
+        "scan: %d images to label, %d to train on, %d for validation (%d new or changed), in %s",
         counts.unlabelled + counts.labelled + counts.skipped,
         counts.train,
         counts.validation,
         scan.changed,
+        in_time(work.scan_took_s),
     )
     for kind, tally in scan.tallies.items():
         for what, n in sorted(tally.counts.items()):
@@ -129,7 +134,8 @@ def register(work: Work) -> None:
 
 def _limits(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of which images are refused."""
-    return {name: value for name, value in settings.items() if name.startswith("images.")}
+    no_limits = {"images.processes"}
+    return {name: value for name, value in settings.items() if name.startswith("images.") and name not in no_limits}
 
 
 def _warn_of_menu(work: Work) -> None:

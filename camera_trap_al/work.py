@@ -214,6 +214,13 @@ class Work:
         self._cache.clear()
         self._vectors.clear()
 
+    def learn_anew(self) -> None:
+        """Set aside all that was learned from the labels. Labels and requests stay; the last export stays until the next."""
+        for parent in (self.folder.checkpoints, self.folder.embedding, self.folder.models):
+            n = generations.set_all_aside(parent)
+            if n:
+                log.warning("daemon.resume is off: %d earlier results in %s are set aside", n, parent)
+
     def pool_root(self) -> Path:
         """Return the image root."""
         return image_folders(self.config)[POOL]

@@ -34,6 +34,7 @@ from camera_trap_al.work import Work
 STOP_ITSELF_S = 6.0
 STOP_GRACE_S = 8.0
 SILENCE_S = 600.0
+LONGEST_GAP_S = 60.0
 DEAD_REST_S = 6 * 3600.0
 TELL_EVERY_S = 0.5
 GIVE_WAY = {"give way": True}
@@ -116,18 +117,22 @@ class Child:
 
 
 class Worker:
-    """The daemon's side of the worker. With `daemon.worker = "inline"`, a job runs within `start`."""
+    """The daemon's side of the worker. With `daemon.worker = "inline"`, a job runs within `start`.
+
+    `on_progress` is called by a job that runs within `start`, at each of its mini-batches.
+    """
 
     def __init__(self, work: Work, clock: Callable[[], float] = time.monotonic) -> None:
         self._work, self._clock = work, clock
         self._child: Child | None = None
-        self._heard_s = 0.0
+        self._heard_s = self._looked_s = 0.0
         self._last_words, self._end, self._commits = "", "", 0
         self._deaths: dict[str, int] = {}
         self._dead: dict[str, tuple[float, str]] = {}
         self._asked_to_give_way = False
         self.job = ""
         self.progress: tuple[str, int, int] | None = None
+        self.on_progress: Callable[[], None] = lambda: None
 
     def is_running(self) -> bool:
         """Return whether a child is at work."""
@@ -140,7 +145,8 @@ class Worker:
             return
         assert self._child is None
         self._child = Child(self._work.folder.root, job, self._work.config, self._stamp())
-        self.job, self._heard_s, self._asked_to_give_way = job, self._clock(), False
+        self.job, self._asked_to_give_way = job, False
+        self._heard_s = self._looked_s = self._clock()
         self._last_words, self._end, self._commits = "", "", 0
 
     def give_way_to(self, job: str) -> None:
@@ -153,7 +159,10 @@ class Worker:
         """Yield the jobs that ended since the last call, each with its problem, or "" where it did what it should."""
         if self._child is None:
             return
-        status = self._child.status()
+        status, now = self._child.status(), self._clock()
+        # What was longer than a minute between two calls was no silence: the computer slept, or a step took its time.
+        self._heard_s += max(0.0, now - self._looked_s - LONGEST_GAP_S)
+        self._looked_s = now
         self._hear(self._child)
         if status is None and self._clock() - self._heard_s > SILENCE_S:
             self._child.kill()
@@ -208,6 +217,7 @@ class Worker:
         def tick(progress: Progress) -> None:
             if progress.phase != SAVED:
                 self.progress = (progress.phase, progress.done, progress.total)
+                self.on_progress()
             if stop.is_set():
                 raise StopRequested
 

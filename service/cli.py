@@ -127,6 +127,10 @@ def _add_readers(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     status.add_argument("work", type=Path, metavar="WORK")
     status.add_argument("--json", action="store_true", help="as JSON")
     status.set_defaults(verb=_status)
+    doctor = verbs.add_parser("doctor", help="look for what is wrong with this computer or a work folder, and say what to do")
+    doctor.add_argument("work", type=Path, nargs="?", default=None, metavar="WORK")
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.set_defaults(verb=_doctor)
     check = verbs.add_parser("check", help="verify a work folder, or say what would be taken from a label file")
     check.add_argument("work", type=Path, metavar="WORK")
     check.add_argument("file", type=Path, nargs="?", metavar="FILE.csv")
@@ -155,6 +159,13 @@ def _add_wishes(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--undo", type=_whole, default=None, metavar="SEQ", help="withdraw what the file with this number brought"
     )
     labels.set_defaults(verb=_labels)
+    imported = verbs.add_parser("import-labels", help="take the labels of another work folder, or of the original program")
+    imported.add_argument("work", type=Path, metavar="WORK")
+    imported.add_argument("file", type=Path, metavar="LABELS.csv", help="its data/labels.csv")
+    imported.add_argument(
+        "--from", dest="base", default="", metavar="DIR", help="the folder that its paths begin with (default: the images)"
+    )
+    imported.set_defaults(verb=_import_labels)
     relocate = verbs.add_parser("relocate", help="name the new places of folders that moved")
     relocate.add_argument("work", type=Path, metavar="WORK")
     for kind in ("train", "unlabelled", "validation"):
@@ -226,6 +237,15 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.doctor import doctor
+
+    bars = Bars()
+    n_problems = doctor(options.work, say=say, on_progress=bars.show, as_json=options.json)
+    bars.close()
+    return EXIT_PROBLEM if n_problems else 0
+
+
 def _wish(options: argparse.Namespace, **arguments: object) -> int:
     from camera_trap_al.wishes import ask
 
@@ -249,6 +269,15 @@ def _labels(options: argparse.Namespace) -> int:
         return _wish(options, seq=options.undo)
     say(*(label_files(options.work) if options.image is None else image_history(options.work, options.image)))
     return 0
+
+
+def _import_labels(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.labels import labels_to_import
+
+    lines, texts = labels_to_import(options.work, options.file, options.base)
+    say(*lines)
+    options.wish = "import-labels"
+    return max(_wish(options, text=text) for text in texts)
 
 
 def _relocate(options: argparse.Namespace) -> int:

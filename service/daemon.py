@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from camera_trap_al.choices import check_choices
 from camera_trap_al.config import Config
+from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.steps import Facts, Step
 from camera_trap_al.errors import CameraTrapAlError, StopRequested, WeightsMissingError
 from camera_trap_al.jobs import model_settings, weights_file
@@ -19,11 +22,10 @@ from camera_trap_al.lease import Lease
 from camera_trap_al.lock import DaemonLock
 from camera_trap_al.loop import Loop, is_idle, is_waiting
 from camera_trap_al.places import is_network
-from camera_trap_al.results import read_metrics
+from camera_trap_al.results import list_all, read_metrics
 from camera_trap_al.store import atomic
 from camera_trap_al.work import Work, image_folders, read_work_config
 from camera_trap_al.worker import Child, Worker
-from camera_trap_al_service.init import check_choices
 from camera_trap_al_service.logs import log_file
 from camera_trap_al_service.progress import Bars
 from camera_trap_al_service.stopping import Stopping
@@ -56,28 +58,58 @@ def run(
         if handle_signals:
             stopping.listen()
     try:
-        folder, config = read_work_config(root)
-        check_choices(config)
-        _warn_of_share(folder, config)
-        lock = DaemonLock.take(folder, on_lost=stopping.tell, wait=stopping.stop.wait)
-        try:
-            with log_file(folder.log):
-                ensure_weights(folder, config, stopping)
-                work = Work.open(root, stopping.stop)
-                try:
-                    lock.lease.note_journal(work.history.identity)
-                    loop = Loop(work, max_rounds=max_rounds, stop=stopping.stop, wake=stopping.wake)
-                    stopping.also = [loop.worker.tell_to_stop]
-                    stopping.at_last = lambda: _end_at_once(loop.worker, lock.lease)
-                    _run_loop(loop, until, lock.lease)
-                finally:
-                    work.close()
-        finally:
-            lock.release()
+        with opened(root, stopping) as (loop, lease):
+            loop.allow_rounds(max_rounds)
+            _run_loop(loop, until, lease)
     except StopRequested:
         log.info("stopped before anything was begun")
     finally:
         stopping.close()
+
+
+@contextlib.contextmanager
+def opened(
+    root: Path, stopping: Stopping, *, adapted: Callable[[Config], Config] = lambda config: config
+) -> Iterator[tuple[Loop, Lease]]:
+    """Hold a work folder and give a loop over it, with its lease; `adapted` may change what `config.toml` says.
+
+    Raises `CameraTrapAlError` where that cannot be, `StopRequested` if told to stop meanwhile.
+    """
+    folder, config = read_work_config(root)
+    config = adapted(config)
+    check_choices(config)
+    _warn_of_share(folder, config)
+    lock = DaemonLock.take(folder, on_lost=stopping.tell, wait=stopping.stop.wait)
+    try:
+        with log_file(folder.log):
+            ensure_weights(folder, config, stopping)
+            started = time.monotonic()
+            log.info("opening %s", folder.root)
+            work = Work.open(root, stopping.stop)
+            try:
+                work.config = config
+                if not config.daemon.resume:
+                    work.learn_anew()
+                lock.lease.note_journal(work.history.identity)
+                loop = Loop(work, stop=stopping.stop, wake=stopping.wake)
+                _say_where_it_starts(work, started)
+                stopping.also = [loop.worker.tell_to_stop]
+                stopping.at_last = lambda: _end_at_once(loop.worker, lock.lease)
+                yield loop, lock.lease
+            finally:
+                work.close()
+    finally:
+        lock.release()
+
+
+def _say_where_it_starts(work: Work, started: float) -> None:
+    """Log what the work folder holds; `started` is when its opening began, in monotonic seconds."""
+    known, took = len(work.history.labels), in_time(time.monotonic() - started)
+    checkpoint = work.checkpoint()
+    if checkpoint is None:
+        log.info("Will not start from checkpoint: there is none yet; %d labels are known (opened in %s)", known, took)
+    else:
+        log.info("Starting from checkpoint %d with %d labels (opened in %s)", checkpoint.number, known, took)
 
 
 def _end_at_once(worker: Worker, lease: Lease) -> None:
@@ -103,11 +135,14 @@ def _run_loop(loop: Loop, until: str, lease: Lease) -> None:
         heart.beat(loop, facts, step)
 
     loop.on_turn = on_turn
+    loop.worker.on_progress = lambda: heart.show(loop)
     if until != "stopped" or loop.rounds_left() < float("inf"):
         loop.give_up_after = GIVE_UP_AFTER
     try:
-        loop.run(until=_ending(loop, until))
+        loop.run(until=ending(loop, until))
         lease.check()
+        if until == "waiting":
+            _list_the_newest(loop)
         heart.say_last(loop, "stopped", "")
     except CameraTrapAlError as error:
         if lease.lost_to is None:
@@ -118,14 +153,26 @@ def _run_loop(loop: Loop, until: str, lease: Lease) -> None:
         watch.stop()
 
 
-def _ending(loop: Loop, until: str) -> Callable[[Facts, Step], bool]:
+def _list_the_newest(loop: Loop) -> None:
+    # A network that waits to be trained comes before the lists, and a run until "waiting" does not begin it.
+    facts = loop.look()[0]
+    if facts.listed != (facts.mark, facts.pool_version):
+        try:
+            list_all(loop.work, facts)
+        except OSError as error:
+            log.warning("labels.csv, or a list beside it, cannot be written now: %s", error)
+
+
+def ending(loop: Loop, until: str) -> Callable[[Facts, Step], bool]:
+    """Return whether a bounded run is at its end, as a function of a turn's facts and step."""
+
     def ends(facts: Facts, step: Step) -> bool:
         if until == "waiting":
             if is_waiting(facts, step):
                 return True
-            _give_up(loop, facts)
+            give_up(loop, facts)
         elif until == "idle" or loop.rounds_left() <= 0:
-            _give_up(loop, facts)
+            give_up(loop, facts)
             rest = loop.rests.now() - (SHOWING if _is_shown(facts) else frozenset())
             return is_idle(facts, step) and not rest
         return False
@@ -133,7 +180,7 @@ def _ending(loop: Loop, until: str) -> Callable[[Facts, Step], bool]:
     return ends
 
 
-def _give_up(loop: Loop, facts: Facts) -> None:
+def give_up(loop: Loop, facts: Facts) -> None:
     """End a bounded run whose next thing fails again and again; one without bounds goes on trying."""
     if not facts.online:
         raise CameraTrapAlError(
@@ -158,7 +205,8 @@ def ensure_weights(folder: WorkFolder, config: Config, stopping: Stopping) -> No
     """
     from camera_trap_al.store.generations import numbers
 
-    if numbers(folder.models) or not (config.embedding.pretrained or config.embedding.weights):
+    has_model = config.daemon.resume and numbers(folder.models)
+    if has_model or not (config.embedding.pretrained or config.embedding.weights):
         return
     from camera_trap_al.learn.weights import find_weights
 
@@ -168,17 +216,23 @@ def ensure_weights(folder: WorkFolder, config: Config, stopping: Stopping) -> No
     if plan.kind != "network":
         return
     log.info("fetching %s", plan.text)
-    child = Child(folder.root, "WEIGHTS", config)
+    child, bars, problem = Child(folder.root, "WEIGHTS", config), Bars(), ""
     stopping.also, stopping.at_last = [child.tell_to_stop], child.kill
     try:
-        while (status := child.status()) is None:
-            if stopping.stop.wait(0.1):
+        status: int | None = None
+        while status is None:
+            status = child.status()
+            for told in child.heard():
+                problem = told.get("problem", problem)
+                if "phase" in told:
+                    bars.show(told["phase"], told["done"], told["total"])
+            if status is None and stopping.stop.wait(0.1):
                 raise StopRequested
     finally:
+        bars.close()
         child.end()
     if status:
-        problems = [told["problem"] for told in child.heard() if "problem" in told]
-        raise WeightsMissingError(problems[-1] if problems else "The start weights cannot be had.")
+        raise WeightsMissingError(problem or "The start weights cannot be had.")
 
 
 class Heart:
@@ -188,39 +242,52 @@ class Heart:
         self._work = work
         self._last_s = float("-inf")
         self._last_state = ""
+        self._told: list[str] = []
         self.bars = Bars()
 
     def beat(self, loop: Loop, facts: Facts, step: Step) -> None:
         """Take note of a turn."""
-        if self._work.scan is not None and loop.worker.progress is None:
-            self.bars.show("looking for images", self._work.scan.n_seen)
-        elif loop.worker.progress is not None:
-            self.bars.show(*loop.worker.progress)
-        else:
-            self.bars.close()
+        self.show(loop)
         # Of a folder full of label files, each takes a turn of all three: writing the status would take longer than they do.
         every_s = STATUS_EVERY_S if step.name == self._last_state else TAKING_EVERY_S if step.name in TAKING else 0.0
         if time.monotonic() - self._last_s > every_s:
             self._write(loop, facts, step.name.lower())
             self._last_state, self._last_s = step.name, time.monotonic()
 
+    def show(self, loop: Loop) -> None:
+        """Show how far the long phase is that runs now."""
+        if self._work.scan is not None and loop.worker.progress is None:
+            self.bars.show("looking for images", self._work.scan.n_seen)
+        elif loop.worker.progress is not None:
+            self.bars.show(*loop.worker.progress)
+        else:
+            self.bars.close()
+
     def say_last(self, loop: Loop, state: str, problem: str) -> None:
         """Write the status of a daemon that ends."""
         self._write(loop, loop.look()[0], state, problem)
 
     def _write(self, loop: Loop, facts: Facts, state: str, problem: str = "") -> None:
-        problems = [problem] if problem else list(dict.fromkeys(loop.last_problem.values()))
+        problems = [problem] if problem else [*dict.fromkeys(loop.last_problem.values()), *self._waiting_files()]
         status = describe(self._work, facts, state) | {"problems": problems, "pid": os.getpid()}
         status["deaths"] = {job.lower(): n for job, n in loop.worker.deaths.items()}
-        progress = loop.worker.progress
+        phase = self.bars.facts()
         if loop.worker.job:
-            status["worker"] = {"job": loop.worker.job.lower()}
-            if progress:
-                status["worker"] |= {"phase": progress[0], "done": progress[1], "total": progress[2]}
+            status["worker"] = {"job": loop.worker.job.lower()} | (phase if loop.worker.progress else {})
+        if phase and not loop.worker.progress:
+            status["scan"] = phase
         try:
             atomic.replace_json(self._work.folder.status, status)
         except OSError as error:
             log.debug("status.json cannot be written: %s", error)
+
+    def _waiting_files(self) -> list[str]:
+        problems = self._work.inbox.problems()
+        for text in problems:
+            if text not in self._told:
+                log.warning("%s", text)
+        self._told = problems
+        return problems
 
 
 def describe(work: Work, facts: Facts, state: str) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import calendar
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,18 @@ from camera_trap_al.store.journal import salvage as copy_good_lines
 from camera_trap_al.store.json_files import read_object
 from camera_trap_al.taking import decide_file
 from camera_trap_al.work import read_work_config
+from camera_trap_al_service.progress import how_far
 
 SHOWN_REJECTIONS = 20
+FRESH_S = 120.0
 
 
-def read_status(root: Path) -> dict[str, Any]:
-    """Return what the daemon last said of itself, and whether it runs now. Raises `WorkFolderError`."""
+def read_status(root: Path, now: float | None = None) -> dict[str, Any]:
+    """Return what the daemon last said of itself, and whether it runs now. Raises `WorkFolderError`.
+
+    How long something still takes is left out where that was said more than two minutes before `now` (seconds since
+    1970; by default the computer's clock): the computer slept, or the daemon hangs.
+    """
     folder, _ = read_work_config(root)
     try:
         status = read_object(folder.status)
@@ -36,11 +44,23 @@ def read_status(root: Path) -> dict[str, Any]:
     holder = _holder(folder)
     elsewhere = holder is not None and holder.host != socket.gethostname()
     status["running"] = elsewhere or is_held(folder.daemon_lock)
+    if not _is_fresh(status, time.time() if now is None else now):
+        for part in (status.get("worker"), status.get("scan")):
+            if isinstance(part, dict):
+                part.pop("left_s", None)
     status["holder"] = str(holder) if status["running"] and holder else ""
     if not status["running"] and "round" in status:
         status["state"] = "stopped"
         status["hint"] = f'Start it with `camera-trap-al run "{root}"`.'
     return status
+
+
+def _is_fresh(status: dict[str, Any], now: float) -> bool:
+    try:
+        said = calendar.timegm(time.strptime(str(status.get("at")), "%Y-%m-%dT%H:%M:%SZ"))
+    except ValueError:
+        return False
+    return abs(now - said) <= FRESH_S
 
 
 def _holder(folder: WorkFolder) -> Holder | None:
@@ -78,13 +98,18 @@ def status_text(status: dict[str, Any]) -> str:
         )
     worker = status.get("worker")
     if worker and status["running"]:
-        how_far = f", {worker['phase']} {worker['done']} of {worker['total']}" if "phase" in worker else ""
-        lines.append(f"In the background: {worker['job']}{how_far}")
+        lines.append(f"In the background: {worker['job']}" + (f" ({_how_far(worker)})" if "phase" in worker else ""))
+    if status.get("scan") and status["running"]:
+        lines.append(f"At present: {_how_far(status['scan'])}")
     if status["running"]:
-        lines += [f"In the background {job} died {n} times" for job, n in status.get("deaths", {}).items()]
+        lines += [f"In the background {job} died {n} times" for job, n in status.get("deaths", {}).items() if n]
     lines += [f"Problem: {problem}" for problem in status.get("problems", ())]
     lines.append(f"Next: {status['hint']}")
     return "\n".join(lines)
+
+
+def _how_far(phase: dict[str, Any]) -> str:
+    return how_far(phase["phase"], phase["done"], phase["total"], phase.get("left_s"))
 
 
 def check_work(root: Path) -> tuple[list[str], bool]:

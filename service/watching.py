@@ -117,6 +117,8 @@ class Watch:
     def stop(self) -> None:
         """End watching."""
         if self._observer is not None:
+            # It calls an event that comes while it ends an error.
+            logging.getLogger("watchdog").setLevel(logging.CRITICAL)
             self._observer.stop()
             self._observer.join(STOP_S)
             self._observer = None

@@ -5,8 +5,10 @@ Which images form a batch is said in `batches.py`. No torch here: pixels are uin
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +20,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.records import Item
 from camera_trap_al.errors import ImagesOfflineError, ImageUnreadableError, ModelError
 from camera_trap_al.images import IMAGE_PX, read_image
@@ -44,6 +47,7 @@ Reader = Callable[[Item], np.ndarray]
 Problem = tuple[str, str]
 """Why an item has no pixels: a documented code, and a text for people."""
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -158,7 +162,8 @@ def mean_std(
     rows = np.arange(len(items))
     if len(rows) > limit:
         rows = np.sort(np.random.default_rng([0x3EA2, seed]).choice(rows, limit, replace=False))
-    counts = np.zeros((3, 256), np.int64)
+    counts, started = np.zeros((3, 256), np.int64), time.monotonic()
+    log.info("Calculating mean and standard deviation of %d images...", len(rows))
     with closing(map_ahead(lambda row: _histogram(items[row], read), rows.tolist())) as results:
         for done, histogram in enumerate(results, 1):
             counts += histogram
@@ -169,6 +174,8 @@ def mean_std(
             f"Not one of {len(rows)} images could be read, so there is nothing to measure.",
             hint="Check that the folders of images hold photographs and may be read.",
         )
+    took = in_time(time.monotonic() - started)
+    log.info("Finished calculating mean and standard deviation (%d images in %s)", len(rows), took)
     levels = np.arange(256) / 255.0
     shares = counts / counts.sum(axis=1, keepdims=True)
     mean = shares @ levels

@@ -22,6 +22,7 @@ MANIFEST = "manifest.json"
 KEPT_DAMAGED = 2
 _BAD = re.compile(r"\.bad-gen-(\d+)")
 _NAME = re.compile(r"gen-(\d{6,})")
+_HIDDEN = re.compile(r"\.gen-(\d{6,})")
 _verified: dict[Path, tuple[int, int]] = {}
 
 log = logging.getLogger(__name__)
@@ -155,6 +156,20 @@ def set_damaged_aside(parent: Path) -> list[str]:
             aside = atomic.rename_aside(folder, f".bad-{folder.name}")
             said.append(f"{folder} is damaged and was set aside as {aside.name}.")
     return said
+
+
+def set_all_aside(parent: Path) -> int:
+    """Rename every numbered folder to `.bad-…`, drop what was being built; return how many were renamed.
+
+    Their numbers are not used again. Newest first, so that a crash between leaves an older state, never a mixed one.
+    """
+    for entry in parent.iterdir():
+        if _HIDDEN.fullmatch(entry.name):
+            atomic.discard_folder(entry)
+    found = numbers(parent)
+    for number in found:
+        atomic.rename_aside(folder_of(parent, number), f".bad-{folder_of(parent, number).name}")
+    return len(found)
 
 
 def prune(parent: Path, keep: set[int]) -> None:

@@ -131,7 +131,6 @@ BAD = {
     "unknown option": (lambda p: ["-o", "active_bach=3"], "Did you mean 'active_batch'?"),
     "unknown architecture": (lambda p: ["-o", "embedding_arch=resnet81"], "Did you mean 'resnet18'?"),
     "architecture of later": (lambda p: ["-o", "embedding_arch=densenet121"], "not in this version yet"),
-    "strategy of later": (lambda p: ["-o", "active_learning_strategy=kcenter"], "not in this version yet"),
     "loss of later": (lambda p: ["-o", "embedding_loss_type=siamese"], "not in this version yet"),
     "weights that are not there": (lambda p: ["-o", "embedding_weights=/no/such.pt"], "does not exist"),
     "no key": (lambda p: ["-o", "x"], "is not KEY=VALUE"),

@@ -153,7 +153,7 @@ def exported(user: ImageSet, root: Path) -> bytes:
 
 
 @given(text=st.text(st.sampled_from('a"", \r\n\tb'), max_size=20))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_csv_texts_are_split_alike(reference: ModuleType, text: str) -> None:
     assert split_csv(text) == reference.read_rows(text)
 
