@@ -62,6 +62,7 @@ def check_export(
 
 def _open(files: Mapping[str, bytes], name: str) -> Run:
     """Return a function from the file's one input to its outputs."""
+
     def failed(error: Exception) -> ExportCheckError:
         text = f"onnxruntime {importlib.metadata.version('onnxruntime')} cannot run {name} ({error})."
         return ExportCheckError(text, hint="Update onnxruntime.")

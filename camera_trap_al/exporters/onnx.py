@@ -23,6 +23,7 @@ from camera_trap_al.exporters import ExportSource, exporters
 from camera_trap_al.exporters.check import check_export
 from camera_trap_al.exporters.graphs import classifier_graph, embedding_graph, model_graph, parse
 from camera_trap_al.exporters.readme import PREPROCESSING, readme
+from camera_trap_al.exporters.sister import why_not_readable
 from camera_trap_al.learn.classifier import REFERENCE, Classifier, load_classifier
 from camera_trap_al.store import atomic, generations
 from camera_trap_al.version import program_version
@@ -139,6 +140,7 @@ def _manifest(source: ExportSource, parts: Parts, files: Mapping[str, bytes]) ->
         "learner": source.learner,
         "checkpoint": source.checkpoint,
         "classes": list(parts.classifier.classes),
+        "acp_compatible": not why_not_readable(parts.facts, parts.classifier.classes),
         "settings": parts.facts["settings"],
         "created_by": _created_by(),
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},

@@ -1,4 +1,4 @@
-"""`README_export.txt`: what the files of an export are, how to run them, and what the sister pipeline makes of them."""
+"""`README_export.txt`: what the files of an export are, how to run them, and how the sister pipeline does."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from camera_trap_al.exporters.sister import why_not_readable
 
 WIDTH = 118
 PREPROCESSING = (
@@ -41,27 +43,37 @@ TO USE model.onnx FROM OTHER PROGRAMS
   probabilities = session.run(None, {{"images": np.asarray(image)[None]}})[0][0]
   print(json.load(open("classes.json", encoding="utf-8"))[probabilities.argmax()])
 
-THE ANIMAL CLASSIFIER PIPELINE (github.com/Global-ecology-and-remote-sensing)
+THE ANIMAL CLASSIFIER PIPELINE (github.com/Global-ecology-and-remote-sensing/animal_classifier_pipeline)
 
-  It reads classifier.onnx, embedding_model_weights.pt, dataset_mean.npy and dataset_std.npy of this folder
-  (model_path).{sister}
+  {sister}
 
-  1. It does not read class names. Put these into classify_animals/scripts/config.py, in place of its own:
+  import numpy as np
+  from classify_animals.main import classify_animals
+  from classify_animals.scripts import config
 
-SPECIES_CATEGORIES = np.array({names})
+  config.SPECIES_CATEGORIES = np.array({names})
+  classify_animals(
+      bb_results_path="PATH/TO/megadetector_output.json",
+      image_dir="PATH/TO/IMAGES",
+      model_path="PATH/TO/THIS_FOLDER",
+      batch_size=1_000_000,
+      classifier_batch_size=32,
+  )
 
+  1. It does not read class names, so the line config.SPECIES_CATEGORIES is needed, before classify_animals is called.
   2. It scales embeddings anew within each batch of crops, not as this classifier was trained. So the species of a crop
-     depends on its neighbours: with few crops in a batch, or crops sorted by species, accuracy falls far. Use a
-     batch_size of at least the number of crops and classifier_batch_size=32. model.onnx has no such limit.
+     depends on its neighbours: with few crops in a batch, or crops sorted by species, accuracy falls far, and a crop
+     alone says nothing. batch_size must be at least the number of crops; its own default, 32, is far too small.
+     classifier_batch_size changes no result, only how much memory the network needs. model.onnx has no such limit.
   3. It cuts its crops square by a rule of its own, with black fill and no margin. A model trained on whole frames or on
-     wider crops does worse on them.
+     wider crops does worse on them. It cannot use grey pictures: save them as colour pictures first.
   4. Its entropy threshold is not used with these models, so it never says "unknown". `camera-trap-al predict
      --min-confidence 0.6` does.
+  5. The name of this folder must have no dot, or the pipeline takes it for a file. It needs numpy below version 2.
 """
 
-UNREADABLE = """
-  THIS MODEL IT CANNOT READ: it does not know the network {arch} with {d} dimensions. Train with resnet18, or another
-  resnet, densenet, vgg or alexnet, if you need it there. Everything else in this folder works."""
+READABLE = "It reads classifier.onnx, embedding_model_weights.pt, dataset_mean.npy and dataset_std.npy of this folder:"
+UNREADABLE = "THIS MODEL IT CANNOT READ: {why} Everything else in this folder works. With a model that it can read:"
 
 
 def readme(facts: Mapping[str, Any], classes: Sequence[str], checkpoint: int, learner: int) -> str:
@@ -72,8 +84,8 @@ def readme(facts: Mapping[str, Any], classes: Sequence[str], checkpoint: int, le
     facts : of the model, as `model.json` holds them
     classes : of the classifier, in the order of its outputs
     """
-    settings = facts["settings"]
-    sister = UNREADABLE.format(arch=settings["arch"], d=settings["feat_dim"])
+    settings, why = facts["settings"], why_not_readable(facts, classes)
+    sister = UNREADABLE.format(why=why) if why else READABLE
     return TEXT.format(
         checkpoint=checkpoint,
         learner=learner,
@@ -82,6 +94,6 @@ def readme(facts: Mapping[str, Any], classes: Sequence[str], checkpoint: int, le
         arch=settings["arch"],
         loss=settings["loss"],
         preprocessing=textwrap.fill(PREPROCESSING, WIDTH, subsequent_indent="  "),
-        sister="" if facts.get("sister_pipeline_reads", True) else sister,
+        sister=textwrap.fill(sister, WIDTH, subsequent_indent="  "),
         names=json.dumps(list(classes), ensure_ascii=False),
     )

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from fake_model import COLOURS, MEAN, STD, embed, make_source, picture
+from fake_model import COLOURS, DIMENSION, MEAN, STD, embed, make_source, picture
 
 from camera_trap_al.errors import ModelError, UnknownNameError
 from camera_trap_al.exporters import ExportCheckError, ExportSource, exporters, write_check
@@ -126,16 +127,49 @@ def test_the_readme_gives_the_line_that_the_sister_pipeline_needs(tmp_path: Path
     named = make_source(tmp_path, classes=("Muntjac, Reeves's", 'deer "big"', "Кабан"))
     exporters["onnx"].write(named, tmp_path)
     text = (tmp_path / "README_export.txt").read_text(encoding="utf-8")
-    (line,) = [line for line in text.splitlines() if line.startswith("SPECIES_CATEGORIES")]
-    names: dict[str, np.ndarray] = {}
-    exec(line, {"np": np}, names)
-    assert names["SPECIES_CATEGORIES"].tolist() == ["Muntjac, Reeves's", 'deer "big"', "Кабан"]
+    (line,) = [line for line in text.splitlines() if line.strip().startswith("config.SPECIES_CATEGORIES =")]
+    config = SimpleNamespace()
+    exec(line.strip(), {"np": np, "config": config})
+    assert config.SPECIES_CATEGORIES.tolist() == ["Muntjac, Reeves's", 'deer "big"', "Кабан"]
     assert (tmp_path / "classes.txt").read_text(encoding="utf-8").splitlines() == [
         "Muntjac, Reeves's",
         'deer "big"',
         "Кабан",
     ]
     assert "batch_size" in text and "CANNOT READ" in text
+
+
+def compatible(facts: dict[str, object], tmp_path: Path) -> tuple[bool, str]:
+    """Return what manifest and readme say of the sister pipeline, for a model with other facts."""
+    source = make_source(tmp_path)
+    noted = json.loads((source.model_folder / "model.json").read_text(encoding="utf-8"))
+    (source.model_folder / "model.json").write_text(json.dumps(noted | facts), encoding="utf-8")
+    generations.write_manifest(source.model_folder, {"kind": "model"})
+    exporters["onnx"].write(source, tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
+    return manifest["acp_compatible"], (tmp_path / "README_export.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("facts", "reads", "said"),
+    [
+        ({"sister_pipeline_reads": True}, True, "It reads classifier.onnx"),
+        ({"sister_pipeline_reads": False}, False, "CANNOT READ: it cannot rebuild the network tiny with 6 dimensions"),
+        (
+            {"classes": ["blue", "green"]},
+            False,
+            "trained with the loss softmax for 2 classes, and the classifier now has 3",
+        ),
+        ({"classes": ["a", "b", "c"]}, True, "It reads classifier.onnx"),
+    ],
+)
+def test_manifest_and_readme_say_whether_the_sister_pipeline_can_read_it(
+    facts: dict[str, object], reads: bool, said: str, tmp_path: Path
+) -> None:
+    settings = {"arch": "tiny", "feat_dim": DIMENSION, "loss": "softmax", "margin": 1.0, "selection": "random"}
+    ok, text = compatible({"settings": settings, "sister_pipeline_reads": True} | facts, tmp_path)
+    assert ok is reads
+    assert said in " ".join(text.split())
 
 
 def test_another_scaler_than_the_classifiers_publishes_nothing(source: ExportSource, tmp_path: Path) -> None:
