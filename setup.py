@@ -32,6 +32,7 @@ setup(
         "torch>=2.6",
         "torchvision>=0.21",
         "scikit-learn>=1.5",
+        "pandas>=2.0",
         "safetensors>=0.4.3",
         "onnx>=1.21",
         "onnxscript>=0.2",
