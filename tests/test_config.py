@@ -53,7 +53,7 @@ def test_any_text_survives_the_configuration_file(tmp_path_factory: pytest.TempP
         ({"query.min_answered": 0}, "is a fraction above 0"),
         ({"finetune.promote": "if_better"}, "must be always or if_not_worse, not 'if_better'"),
         ({"use_pretrained": "perhaps"}, "must be true or false"),
-        ({"num_workers": 4}, "'num_workers' is not in this version yet."),
+        ({"validation.by": "site"}, "'validation.by' is not in this version yet."),
         ({"output_dir": "x"}, "name the work folder"),
         ({"train.lr": float("nan")}, "must be at least 0"),
     ],

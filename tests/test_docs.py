@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from camera_trap_al.config import aliases, option_fields
+from camera_trap_al.config_file import tomllib
 from camera_trap_al.core.steps import JOBS, STEPS, Facts
 from camera_trap_al_service.cli import _parser
 
@@ -41,10 +43,11 @@ def documented(pattern: str) -> list[tuple[str, str]]:
 def check(rules: list[tuple[str, str]], code: tuple[object, ...]) -> None:
     rng = random.Random(0)
     assert [name for name, _ in rules] == [rule.name for rule in code]  # type: ignore[attr-defined]
+    compiled = [(name, compile(expression, name, "eval")) for name, expression in rules]
     for _ in range(2000):
         facts = random_facts(rng)
         names = {field.name: getattr(facts, field.name) for field in fields(Facts)}
-        for (name, expression), rule in zip(rules, code, strict=True):
+        for (name, expression), rule in zip(compiled, code, strict=True):
             assert bool(eval(expression, {}, names)) == bool(rule.when(facts)), f"{name}: {facts}"  # type: ignore[attr-defined]
 
 
@@ -73,3 +76,16 @@ def test_every_command_of_the_readme_parses(capsys: pytest.CaptureFixture[str]) 
     assert len(commands) > 5
     for command in commands:
         _parser().parse_args(command.split())
+
+
+def test_every_parameter_of_the_original_has_its_row_and_its_test() -> None:
+    text = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| `([\w.]+)` \| (?:`([^`]*)`|[^|]+) \| `(\w+)` \|$", text, re.MULTILINE)
+    options = option_fields()
+    assert len(rows) == 28
+    assert {name: key for name, key, _, _ in rows if name != "output_dir"} == {
+        name: key for name, key in aliases().items() if name != "embedding_weights"
+    }
+    assert all(tomllib.loads(f"v = {value}")["v"] == options[key].default for _, key, value, _ in rows if value)
+    tests = (ROOT / "tests" / "loop" / "test_parameters.py").read_text(encoding="utf-8")
+    assert all(f"def {test}(" in tests for _, _, _, test in rows)

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from source_code import ROOT, nodes, parsed
 
-ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "camera_trap_al"
 HEAVY = {"torch", "torchvision"}
 TORCH_MODULES = {"device", "data", "making", "training", "model_folder", "raw_onnx", "embedding", "efficientnet_lite"}
@@ -22,6 +22,8 @@ THIRD_PARTY = {
     "labels": set(),
     "catalog": {"numpy", "sqlalchemy"},
     "exporters": {"numpy", "onnx", "onnxruntime", "skl2onnx", "sklearn", "safetensors", "google"},
+    "deep_learning": {"numpy", "PIL"},
+    "utils": set(),
     "learn": {"numpy", "PIL", "safetensors", "sklearn", "onnx", "onnxruntime", "matplotlib", "threadpoolctl", "scipy"},
 }
 OWN = {
@@ -32,14 +34,14 @@ OWN = {
     "catalog": {"core", "catalog"},
     "exporters": {"core", "store", "exporters", "learn.classifier", "learn.onnx_files", "version"},
     "learn": {"core", "store", "images", "engine", "learn", "version"},
+    "deep_learning": {"core", "catalog", "images", "learn", "strategies"},
+    "utils": {"core", "store", "labels", "layout", "prompting"},
 }
 
 
 def imports(path: Path, *, at_top: bool) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     found: set[str] = set()
-    nodes = list(ast.walk(tree)) if not at_top else walk_top(tree)
-    for node in nodes:
+    for node in walk_top(parsed(path)) if at_top else nodes(path):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -77,7 +79,8 @@ def test_a_module_imports_only_what_its_folder_may(path: Path) -> None:
         elif top not in sys.stdlib_module_names:
             assert top != "camera_trap_al_service", f"{path}: {name}"
             if top in HEAVY:
-                assert folder == "learn" and stem in TORCH_MODULES, f"{path}: {name}"
+                is_facade = (folder, stem) == ("deep_learning", "data_loader")
+                assert is_facade or folder == "learn" and stem in TORCH_MODULES, f"{path}: {name}"
             elif folder:
                 assert top in THIRD_PARTY[folder], f"{path}: {name}"
         elif top == "sqlite3":
@@ -88,7 +91,7 @@ def test_a_module_imports_only_what_its_folder_may(path: Path) -> None:
 def test_only_the_store_opens_for_writing_renames_or_removes(path: Path) -> None:
     if path.name == "atomic.py":
         return
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
@@ -118,6 +121,17 @@ def test_no_file_is_too_long_and_nothing_is_pickled(path: Path) -> None:
     assert not names & {"pickle", "joblib", "dill", "shelve", "marshal"}
 
 
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda p: str(p.relative_to(ROOT / "tests")))
+def test_no_file_of_tests_imports_torch_before_its_first_test_runs(path: Path) -> None:
+    """Every test process reads every file, which would take it seconds; a fixture called `imports` does it."""
+    for name in imports(path, at_top=True):
+        assert not {"torch", "torchvision"} & set(name.split(".")), f"{path}: {name}"
+        assert name.removeprefix("camera_trap_al.learn.") not in TORCH_MODULES, f"{path}: {name}"
+
+
 def test_the_daemon_and_its_verbs_run_with_torch_blocked() -> None:
     script = """
 import sys
@@ -130,7 +144,7 @@ import importlib.util
 if importlib.util.find_spec("camera_trap_al_service") is None:
     exec(open("tests/conftest.py", encoding="utf-8").read().replace("__file__", "'tests/conftest.py'"))
 import camera_trap_al_service.cli, camera_trap_al_service.daemon, camera_trap_al_service.init
-import camera_trap_al_service.reading, camera_trap_al_service.verbs, camera_trap_al_service.demo
+import camera_trap_al_service.reading, camera_trap_al_service.verbs, camera_trap_al_service.demo, camera_trap_al_service.doctor
 import camera_trap_al.loop, camera_trap_al.worker, camera_trap_al.jobs
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
