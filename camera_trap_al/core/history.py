@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from camera_trap_al.core.records import ImageKey, Prediction, Request
 
@@ -14,8 +14,7 @@ LASTING_SKIPS = frozenset({"cannot_tell", "several_species", "withdrawn"})
 """What people said. Any other skip (unreadable, missing) ends when the image is asked for again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(NamedTuple):
     """What a person said of an image, and the journal `seq` of the line that says so."""
 
     species: str
@@ -198,8 +197,9 @@ class History:
         seq = line["seq"]
         self._add_classes(line.get("names", ()))
         self._add_classes(line.get("new_classes", ()))
-        for folder, file, species, provenance in line.get("rows", ()):
-            key = ImageKey(folder, file)
+        keys = _keys_of(line)
+        # An opening work folder counts hundreds of thousands.
+        for key, (_, _, species, provenance) in zip(keys, line.get("rows", ()), strict=False):
             before = self.labels.get(key)
             if before is not None and before.species != species:
                 self._note_overruled(before, key, line)
@@ -210,7 +210,7 @@ class History:
         for folder, file in line.get("unlabels", ()):
             self.labels.pop(ImageKey(folder, file), None)
             self.skips.pop(ImageKey(folder, file), None)
-        return _keys_of(line)
+        return keys
 
     def _note_overruled(self, before: Label, key: ImageKey, line: Mapping[str, Any]) -> None:
         earlier = self._answers.get(before.seq, {})
@@ -221,4 +221,4 @@ class History:
 def _keys_of(line: Mapping[str, Any]) -> list[ImageKey]:
     """Return the images that an answer line names."""
     named = [*line.get("rows", ()), *line.get("skips", ()), *line.get("unlabels", ())]
-    return [ImageKey(folder, file) for folder, file, *_ in named]
+    return [ImageKey(row[0], row[1]) for row in named]

@@ -245,7 +245,8 @@ def features(images: np.ndarray, facts: ModelFacts) -> np.ndarray:
     """Return (n, 48) float32 standardised colour means of uint8 images (n, 256, 256, 3)."""
     side = INPUT_PX // GRID
     cells = centre_crop(images).reshape(len(images), GRID, side, GRID, side, 3)
-    means = cells.sum(axis=(2, 4), dtype=np.int64) / side**2 / 255
+    # Rows first and in short numbers, as 56 bytes fit into: numpy is ten times as fast so.
+    means = cells.sum(axis=2, dtype=np.uint16).sum(axis=3, dtype=np.int64) / side**2 / 255
     scaled = ((means - np.array(facts.mean)) / np.array(facts.std)).astype(np.float32)
     return scaled.transpose(0, 3, 1, 2).reshape(len(images), FEATURES)
 

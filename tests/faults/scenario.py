@@ -6,24 +6,26 @@ is played from any state that its beginning may have left, so a stage that was k
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy_learner
 from season import HUES, QUICK, draw
-from sqlalchemy import event
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine
 
 from camera_trap_al import engine, loop
+from camera_trap_al.catalog import catalog
 from camera_trap_al.core.steps import Facts, Step
 from camera_trap_al.errors import ImageUnreadableError
 from camera_trap_al.layout import WorkFolder
@@ -33,6 +35,7 @@ from camera_trap_al_service.init import init
 
 N_IMAGES = 24
 FIRST_TIME_S = 1_700_000_000
+NOW_S = 1_750_000_000.0
 OPTIONS = {
     **QUICK,
     "query.batch": 6,
@@ -42,8 +45,10 @@ OPTIONS = {
 }
 MOST_FAILURES = 5
 UNDO_ID = "ab" * 16
+_read: dict[tuple[int, int, int, int], bytes] = {}
 _decoded: dict[tuple[str, int, int], engine.Decoded | ImageUnreadableError] = {}
 PLACES = ("", "site a", "site b")
+CHANGED_IN_PLACE = ("journal.jsonl", "catalog.sqlite")
 
 
 def key_of(i: int) -> tuple[str, str]:
@@ -57,7 +62,12 @@ def quicken() -> None:
     """Make this process fast rather than durable, and its rests and waits short. Call it in a child only."""
     numpy_learner.install()
     os.fsync = lambda descriptor: None
-    event.listen(Engine, "connect", lambda connection, record: connection.execute("PRAGMA synchronous = OFF"))
+    # What is written is the same in every run, so that folders can be compared.
+    time.time = lambda: NOW_S
+    clock = time.gmtime
+    time.gmtime = lambda seconds=None: clock(NOW_S if seconds is None else seconds)  # type: ignore[assignment]
+    uuid.uuid4 = identities.give
+    catalog.create_engine = quick_engine  # type: ignore[assignment]
     classifier.MIN_STEPS = classifier.MAX_STEPS = 6
     evaluate.confusion_figure = lambda *given: b"figure"
     evaluate.curve_figure = lambda *given: b"figure"
@@ -66,6 +76,27 @@ def quicken() -> None:
     loop.LONGEST_WAIT_S = 0.01
     loop.Rests.start = _give_up_soon(loop.Rests.start)  # type: ignore[method-assign]
     engine.Decoders.read = _read_here  # type: ignore[method-assign]
+
+
+class _Identities:
+    """Identities, each another one, and in every run the same."""
+
+    n = 0
+
+    def give(self) -> uuid.UUID:
+        self.n += 1
+        return uuid.UUID(int=self.n, version=4)
+
+
+identities = _Identities()
+_compiled: dict[Any, Any] = {}
+
+
+def quick_engine(*given: Any, **named: Any) -> Engine:
+    """Make an engine that syncs nothing and knows the SQL that others of this process made of the same statements."""
+    engine = create_engine(*given, **named)
+    event.listen(engine, "connect", lambda connection, record: connection.execute("PRAGMA synchronous = OFF"))
+    return engine.execution_options(compiled_cache=_compiled)
 
 
 def _give_up_soon(start: Callable[..., None]) -> Callable[..., None]:
@@ -114,12 +145,41 @@ def make_season(root: Path) -> Path:
 FOLDERS = {"unlabelled": "pool", "train": "train", "validation": "validation"}
 
 
-def play(root: Path, stage: int) -> None:
-    """Play one stage to its end; do nothing twice that was done before."""
+@dataclass(frozen=True)
+class Memory:
+    """What a loop remembers between two turns and a new process would not, and which identities were given out."""
+
+    listed: tuple[int, int]
+    scan_ended_s: float
+    reported_s: float
+    identities: int
+
+
+def memory_of(work: Work) -> Memory:
+    return Memory(work.listed, work.scan_ended_s, work.reported_s, identities.n)
+
+
+def play(
+    root: Path,
+    stage: int,
+    *,
+    until: Callable[[Facts, Step], bool] = lambda facts, step: False,
+    on_turn: Callable[[loop.Loop, Facts, Step], None] | None = None,
+    memory: Memory | None = None,
+) -> None:
+    """Play one stage to its end, or until `until` says so of a turn; do nothing twice that was done before.
+
+    With a `memory` it goes on as the process did that remembered this.
+    """
     feed(root, stage)
+    is_over = loop.is_idle if stage == len(STAGES) - 1 else _is_round_over
     work = Work.open(root / "work")
     try:
-        loop.Loop(work).run(until=loop.is_idle if stage == len(STAGES) - 1 else _is_round_over)
+        if memory is not None:
+            work.listed, work.scan_ended_s, work.reported_s = memory.listed, memory.scan_ended_s, memory.reported_s
+            identities.n = memory.identities
+        turns = loop.Loop(work, on_turn=on_turn)
+        turns.run(until=lambda facts, step: is_over(facts, step) or until(facts, step))
     finally:
         work.close()
 
@@ -135,8 +195,20 @@ def feed(root: Path, stage: int) -> None:
 def user_files(root: Path) -> dict[str, bytes]:
     """Return the content of every file that belongs to people, by path."""
     bin_files = [p for p in (root / "work" / "new_labels_bin").iterdir() if p.suffix == ".csv"]
+    return {str(p): p.read_bytes() for p in [*bin_files, root / "work" / "config.toml"]} | _images(root)
+
+
+def _images(root: Path) -> dict[str, bytes]:
     theirs = [p for folder in FOLDERS.values() for p in (root / folder).rglob("*") if p.is_file()]
-    return {str(p): p.read_bytes() for p in [*bin_files, *theirs, root / "work" / "config.toml"]}
+    found = {}
+    for path in theirs:
+        facts = path.stat()
+        # No program can set when a file's content or name was changed last.
+        known = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        if known not in _read:
+            _read[known] = path.read_bytes()
+        found[str(path)] = _read[known]
+    return found
 
 
 def put(root: Path, name: str, rows: list[tuple[tuple[str, str], str]]) -> None:
@@ -216,17 +288,6 @@ def _rows_of(root: Path, name: str) -> list[tuple[str, str]]:
         return [(row["RelativePath"], row["File"]) for row in csv.DictReader(file)]
 
 
-@contextlib.contextmanager
-def fast_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder in memory where the system has one, since nothing here needs a disk, else `folder`."""
-    memory = Path("/dev/shm")
-    if sys.platform != "linux" or not os.access(memory, os.W_OK):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="camera-trap-al-", dir=memory, ignore_cleanup_errors=True) as made:
-        yield Path(made)
-
-
 def copy_work(source: Path, target: Path) -> None:
     """Put a copy of a work folder at `target`, times and all.
 
@@ -234,13 +295,30 @@ def copy_work(source: Path, target: Path) -> None:
     place.
     """
     if target.exists():
-        shutil.rmtree(target)
-    shutil.copytree(source, target, copy_function=_link_or_copy)
+        remove_tree(target)
+    _copy_tree(str(source), str(target))
 
 
-def _link_or_copy(source: str, target: str) -> None:
-    name = Path(source).name
-    if name.startswith(("journal.jsonl", "catalog.sqlite")) or name.endswith((".lock", ".partial")):
-        shutil.copy2(source, target)
-    else:
-        os.link(source, target)
+def _copy_tree(source: str, target: str) -> None:
+    # As text, since thousands of folders are copied.
+    os.mkdir(target)  # noqa: PTH102
+    with os.scandir(source) as entries:
+        for entry in entries:
+            path = os.path.join(target, entry.name)  # noqa: PTH118
+            if entry.is_dir():
+                _copy_tree(entry.path, path)
+            elif entry.name.startswith(CHANGED_IN_PLACE) or entry.name.endswith((".lock", ".partial")):
+                shutil.copy2(entry.path, path)
+            else:
+                os.link(entry.path, path)
+
+
+def remove_tree(folder: Path | str) -> None:
+    """Remove a folder and all that is in it."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                remove_tree(entry.path)
+            else:
+                os.unlink(entry.path)  # noqa: PTH108
+    os.rmdir(folder)  # noqa: PTH106

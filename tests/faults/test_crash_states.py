@@ -8,7 +8,6 @@ import json
 import logging
 import multiprocessing
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,8 @@ from pathlib import Path
 import pytest
 import scenario
 from crash_states import Disk, File
-from test_failpoints import METHOD, Sweep
+from kit import fast_folder
+from sweeps import METHOD, Sweep
 
 from camera_trap_al.store.atomic import Operation
 
@@ -45,10 +45,10 @@ class PowerCuts:
         catalogue = self.sweep.folder.catalog
 
         def note(operation: Operation) -> None:
-            self.log.append(operation)
             self.catalogues.append(catalogue.read_bytes() if catalogue.exists() else b"")
 
         self.sweep.play_watched(note)
+        self.log = self.sweep.operations
 
     def replay(self) -> None:
         """Open each folder that a cut before each operation may leave."""
@@ -96,7 +96,7 @@ class PowerCuts:
         return self._kept[id(data)][1]
 
     def _build(self, content: dict[Path, bytes | None]) -> None:
-        shutil.rmtree(self.sweep.work)
+        scenario.remove_tree(self.sweep.work)
         for path in sorted(content):
             data = content[path]
             if data is None:
@@ -127,7 +127,7 @@ def test_a_power_cut_leaves_a_folder_that_opens_with_every_acknowledged_label(
     stage: int, tmp_path: Path, figure: Callable[[str, str], None]
 ) -> None:
     answer = tmp_path / "answer.json"
-    with scenario.fast_folder(tmp_path) as base:
+    with fast_folder(tmp_path) as base:
         child = multiprocessing.get_context(METHOD).Process(target=_cut, args=(base, stage, answer))
         child.start()
         child.join()

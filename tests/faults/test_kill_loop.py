@@ -15,6 +15,7 @@ from kit import (
     all_ended,
     command,
     descendants,
+    fast_folder,
     is_running,
     journal,
     json_of,
@@ -44,7 +45,14 @@ OPTIONS = {
 def test_no_kill_loses_a_label_or_tears_a_file(
     seed: int, unrequested: str, least: int, long: int, tmp_path: Path, figure: Callable[[str, str], None]
 ) -> None:
-    season = make_season(tmp_path, IMAGES * long, **OPTIONS, labels__unrequested=unrequested)
+    with fast_folder(tmp_path) as root:
+        kill_and_look(root, seed, unrequested, least, long, figure)
+
+
+def kill_and_look(
+    root: Path, seed: int, unrequested: str, least: int, long: int, figure: Callable[[str, str], None]
+) -> None:
+    season = make_season(root, IMAGES * long, **OPTIONS, labels__unrequested=unrequested)
     rng = random.Random(seed)
     reader = Reader(season.work, IMAGES * long)
     feeder = Feeder(season.work, reader, seed)

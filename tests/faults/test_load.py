@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kit import SPECIES, Daemon, all_ended, drop, journal, labels_csv, make_season, receipt, status
+from kit import SPECIES, Daemon, all_ended, drop, fast_folder, journal, labels_csv, make_season, receipt, status
 
 pytestmark = pytest.mark.faults
 
@@ -23,7 +23,12 @@ def n_receipts(folder: Path) -> int:
 def test_five_hundred_files_dropped_at_once_all_get_their_receipt(
     tmp_path: Path, long: int, figure: Callable[[str, str], None]
 ) -> None:
-    season = make_season(tmp_path, 600, labels__unrequested="accept", query__batch=20, labels__settle_s=0.2)
+    with fast_folder(tmp_path) as root:
+        drop_at_once(root, long, figure)
+
+
+def drop_at_once(root: Path, long: int, figure: Callable[[str, str], None]) -> None:
+    season = make_season(root, 600, labels__unrequested="accept", query__batch=20, labels__settle_s=0.2)
     paths = [f"{folder}/{name}".lstrip("/") for folder, name in season.truth]
     files: dict[str, dict[str, str]] = {}
     for n in range(FILES * long):

@@ -14,6 +14,7 @@ from typing import Any
 
 import kit
 import pytest
+import scenario
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -27,6 +28,7 @@ from hypothesis.stateful import (
 from label_model import DELETE, UNSURE, WORDS, Effects, Model, Row
 
 from camera_trap_al import rounds, wishes
+from camera_trap_al.catalog import catalog
 from camera_trap_al.core.history import History
 from camera_trap_al.core.steps import JOBS
 from camera_trap_al.granting import Wish
@@ -37,7 +39,7 @@ from camera_trap_al.work import Work
 pytestmark = pytest.mark.faults
 
 IMAGES, BATCH = 24, 5
-SEQUENCES, STEPS = 80, 30
+SEQUENCES, STEPS = 80, 36
 MOST_TURNS = 400
 TIMES = st.sampled_from([0, 1_000_000_000, 4_102_444_800, None])
 """When a file says that it was written: in 1970, 2001, 2100, now (seconds)."""
@@ -75,6 +77,9 @@ class Season(RuleBasedStateMachine):
         shutil.rmtree(self.at, ignore_errors=True)
         shutil.copytree(self.template, self.at)
         self.tally.sequences += 1
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
         self.model, self.read_lines = Model(), 0
         self.bin: dict[str, list[Row]] = {}
         self.pending: dict[str, list[Row]] = {}
@@ -306,39 +311,39 @@ class Season(RuleBasedStateMachine):
         self.tally.steps += 1
 
 
-@pytest.fixture(scope="module")
-def scanned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A season whose work folder is made, in the place where it is tried."""
-    root = tmp_path_factory.mktemp("model")
-    options = {"query.batch": BATCH, "query.strategy": "uniform", "labels.unlabel_token": "__unlabel__"}
-    season = kit.make_season(root / "at", IMAGES, **{key.replace(".", "__"): value for key, value in options.items()})
-    assert season.work.is_dir()
-    return root
-
-
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing is synced and nothing decoded, since only what is written is looked at."""
     monkeypatch.setattr(atomic, "sync", lambda descriptor: None)
     monkeypatch.setattr(atomic, "_sync_names", lambda path: None)
+    monkeypatch.setattr(catalog, "create_engine", scenario.quick_engine)
     monkeypatch.setattr(rounds, "shared", lambda limits: Reads())
     yield
     atomic.failpoints.fail_at, atomic.failpoints.exception = 0, None
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.fixture
+def scanned(tmp_path: Path, quick: None) -> Iterator[Path]:
+    """A folder that holds `template`, a season whose first round is open, made in `at`, where copies of it are tried."""
+    options = {"query__batch": BATCH, "query__strategy": "uniform", "labels__unlabel_token": "__unlabel__"}
+    with kit.fast_folder(tmp_path) as root:
+        season = Season()
+        season.at, season.tally = root / "at", Tally()
+        kit.make_season(season.at, IMAGES, **options)
+        season.begin_anew()
+        season.work.close()
+        shutil.copytree(season.at, root / "template")
+        yield root
+
+
 @pytest.mark.parametrize("number", range(4))
 def test_any_sequence_ends_as_the_model_says(
     number: int, long: int, scanned: Path, figure: Callable[[str, str], None]
 ) -> None:
-    template = scanned / "template"
-    if not template.exists():
-        shutil.copytree(scanned / "at", template)
-
     class Here(Season):
         pass
 
-    Here.template, Here.at, Here.tally = template, scanned / "at", Tally()
+    Here.template, Here.at, Here.tally = scanned / "template", scanned / "at", Tally()
     machine = seed(number)(Here)
     checks = list(HealthCheck)
     run_state_machine_as_test(

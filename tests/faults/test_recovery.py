@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kit import SPECIES, Daemon, all_ended, command, environment, make_season, status
+from kit import SPECIES, Daemon, all_ended, command, environment, fast_folder, make_season, status
 from season import Season
 
 from camera_trap_al import upkeep
@@ -37,9 +37,14 @@ def unsynced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def long_season(tmp_path: Path, unsynced: None, long: int) -> Season:
+def long_season(tmp_path: Path, unsynced: None, long: int) -> Iterator[Season]:
     """A season whose images are all embedded and labelled, as after years of work."""
-    season = make_season(tmp_path, 30, train__min_labels=6, finetune__period=10 * IMAGES * long, query__batch=ROUND)
+    with fast_folder(tmp_path) as root:
+        yield make_long_season(root, long)
+
+
+def make_long_season(root: Path, long: int) -> Season:
+    season = make_season(root, 30, train__min_labels=6, finetune__period=10 * IMAGES * long, query__batch=ROUND)
     with all_ended() as daemons:
         daemons.append(Daemon(season.work, "--until", "idle"))
         daemons[-1].end()

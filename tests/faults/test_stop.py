@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit import Daemon
 
 from camera_trap_al.lease import read_holder
 from camera_trap_al.lock import is_held
@@ -96,6 +97,8 @@ POINTS = [
     "amid EVALUATING SIGTERM",
     "amid EXPORTING SIGTERM",
     "amid REPORTING SIGTERM",
+]
+POINTS_OF_LABELS = [
     "amid TAKING_LABELS SIGTERM",
     "before ANSWERING SIGTERM",
     "worker training SIGTERM+SIGTERM",
@@ -141,16 +144,30 @@ def test_it_ends_when_told_at_every_point_and_goes_on(
     new_season: Callable[..., Any], figure: Callable[[str, str], None]
 ) -> None:
     season = new_season(daemon__worker="process")
-    label, took = season.person(), {}
-    for point in POINTS:
-        if "TAKING_LABELS" in point:
-            label()
-        took[point] = stop_at(season.work, point)
-        assert not is_held(season.work / "worker.lock") and not is_held(season.work / "daemon.lock"), point
-        holder = read_holder(season.work / "lease.json")
-        assert holder is not None and not holder.nonce, f"{point}: the lease is held by nobody"
+    stop_at_each(season.work, POINTS, figure)
+    assert generations.newest(season.work / "checkpoints") is not None
+
+
+def test_it_ends_when_told_at_every_point_of_what_labels_bring(
+    new_season: Callable[..., Any], figure: Callable[[str, str], None]
+) -> None:
+    season = new_season(daemon__worker="process")
+    Daemon(season.work, "--until", "idle").end()
+    season.person()()
+    stop_at_each(season.work, POINTS_OF_LABELS, figure)
     lines = read_journal(season.work / "data" / "journal.jsonl")[0]
     assert sum(len(line.get("rows", ())) for line in lines) == 9
-    assert generations.newest(season.work / "checkpoints") is not None
+
+
+def stop_at_each(work: Path, points: list[str], figure: Callable[[str, str], None]) -> None:
+    took = {}
+    for point in points:
+        took[point] = stop_at(work, point)
+        assert not is_held(work / "worker.lock") and not is_held(work / "daemon.lock"), point
+        holder = read_holder(work / "lease.json")
+        assert holder is not None and not holder.nonce, f"{point}: the lease is held by nobody"
     slowest = max(took, key=lambda point: took[point])
-    figure("told to stop", f"{len(took)} points, all status 0, slowest {took[slowest]:.1f} s ({slowest})")
+    figure(
+        f"told to stop, from {points[0]} on",
+        f"{len(took)} points, all status 0, slowest {took[slowest]:.1f} s ({slowest})",
+    )
