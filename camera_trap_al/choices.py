@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.config import Config
 from camera_trap_al.core.matching import clashing_names, class_name_problem
 from camera_trap_al.errors import UsageError
@@ -50,3 +52,28 @@ def _check_batches(config: Config) -> None:
             f" {config.embedding.loss} teaches nothing.",
             hint='Set loader.samples to 2 or more (10 is usual), or the loader to "single", or the loss to "softmax".',
         )
+
+
+def check_folders(folders: Mapping[str, Path], work: Path) -> None:
+    """Raise `UsageError` for folders of images that are not there, overlap, or lie around the work folder."""
+    flags = {TRAIN: "--train", VALIDATION: "--validation", POOL: "--unlabelled"}
+    for kind, folder in folders.items():
+        if not folder.is_dir():
+            what = "is not a folder" if folder.exists() else "does not exist"
+            raise UsageError(f"{folder} {what}.", hint=f"Correct {flags[kind]}.")
+    resolved = {kind: folder.resolve() for kind, folder in folders.items()}
+    for kind, folder in resolved.items():
+        for other, outer in resolved.items():
+            if kind != other and (folder == outer or outer in folder.parents):
+                raise UsageError(
+                    f"{folders[kind]} ({flags[kind]}) lies in {folders[other]} ({flags[other]}), so its images would count"
+                    " twice.",
+                    hint="Move one of them out of the other.",
+                )
+        if work.resolve() == folder or work.resolve() in folder.parents:
+            raise UsageError(f"The work folder {work} holds the images in {folder}.", hint="Name another work folder.")
+        if kind != POOL and folder in work.resolve().parents:
+            raise UsageError(
+                f"The work folder {work} lies in {folder}, where each folder is a class.",
+                hint="Name another work folder.",
+            )

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from camera_trap_al.catalog.found import ACCEPT_GONE, POOL, TRAIN, VALIDATION
+from camera_trap_al.choices import check_folders
 from camera_trap_al.config_file import with_values
 from camera_trap_al.errors import UsageError
 from camera_trap_al.registry import Registry
 from camera_trap_al.store import atomic
 from camera_trap_al.taking import import_labels
-from camera_trap_al.work import Work, holds_images, read_work_config
+from camera_trap_al.work import Work, holds_images, image_folders, read_work_config
 
 ROOTS = {"data.train": TRAIN, "data.validation": VALIDATION, "data.unlabelled": POOL}
 
@@ -101,6 +102,9 @@ def relocate(work: Work, wish: Wish) -> str:
                 f"{value} does not hold the images that {key} named so far; nothing was changed.",
                 hint="Name the folder that has the same files and folders in it as before.",
             )
+    moved = {ROOTS[key]: Path(value) for key, value in values.items()}
+    there = {kind: folder for kind, folder in image_folders(work.config).items() if folder.is_dir()}
+    check_folders({**there, **moved}, work.folder.root)
     path = work.folder.config
     text = with_values(path.read_bytes().decode("utf-8-sig"), values)
     with atomic.permitted(work.folder.root):

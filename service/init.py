@@ -14,7 +14,7 @@ from typing import Any
 
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.catalog.scan import KINDS, SKIPPED_FOLDERS, Tally, walk
-from camera_trap_al.choices import check_choices
+from camera_trap_al.choices import check_choices, check_folders
 from camera_trap_al.config import Config, build
 from camera_trap_al.config_file import config_text
 from camera_trap_al.core.matching import clashing_names, class_name_problem, nfc
@@ -76,7 +76,7 @@ def init(
     config = _with_absolute_paths(build({**options, **{k: v for k, v in folders.items() if v}}, "camera-trap-al init"))
     check_choices(config)
     _check_work_folder(work, among_others=among_others)
-    _check_folders(image_folders(config), work)
+    check_folders(image_folders(config), work)
     surveys = [survey(kind, folder, config, work, on_progress) for kind, folder in image_folders(config).items()]
     classes = _check_classes(surveys, config)
     _check_enough(surveys, config)
@@ -131,30 +131,6 @@ def _check_work_folder(work: Path, *, among_others: bool) -> None:
         return
     if not work.is_dir() or any(work.iterdir()):
         raise WorkFolderError(f"{work} is there and not empty; nothing was changed.", hint="Name a new folder.")
-
-
-def _check_folders(folders: Mapping[str, Path], work: Path) -> None:
-    flags = {TRAIN: "--train", VALIDATION: "--validation", POOL: "--unlabelled"}
-    for kind, folder in folders.items():
-        if not folder.is_dir():
-            what = "is not a folder" if folder.exists() else "does not exist"
-            raise UsageError(f"{folder} {what}.", hint=f"Correct {flags[kind]}.")
-    resolved = {kind: folder.resolve() for kind, folder in folders.items()}
-    for kind, folder in resolved.items():
-        for other, outer in resolved.items():
-            if kind != other and (folder == outer or outer in folder.parents):
-                raise UsageError(
-                    f"{folders[kind]} ({flags[kind]}) lies in {folders[other]} ({flags[other]}), so its images would count"
-                    " twice.",
-                    hint="Move one of them out of the other.",
-                )
-        if work.resolve() == folder or work.resolve() in folder.parents:
-            raise UsageError(f"The work folder {work} holds the images in {folder}.", hint="Name another work folder.")
-        if kind != POOL and folder in work.resolve().parents:
-            raise UsageError(
-                f"The work folder {work} lies in {folder}, where each folder is a class.",
-                hint="Name another work folder.",
-            )
 
 
 def survey(kind: str, folder: Path, config: Config, work: Path, on_progress: Callable[[str, int], None]) -> Survey:
