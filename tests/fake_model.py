@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from camera_trap_al.exporters import ExportSource
-from camera_trap_al.learn.classifier import fit_classifier, save_classifier
+from camera_trap_al.learn.classifier import Classifier, fit_classifier, save_classifier
 from camera_trap_al.store import generations
 
 FEATURES, DIMENSION, REFERENCES = 3 * 4 * 4, 6, 4
@@ -35,6 +36,7 @@ def embed(images: np.ndarray) -> np.ndarray:
     return pooled.reshape(len(images), FEATURES) @ projection()
 
 
+@functools.cache
 def raw_onnx() -> bytes:
     """Return the fake network as `embedding.onnx` of a model folder."""
 
@@ -70,6 +72,16 @@ def raw_onnx() -> bytes:
     return model.SerializeToString()
 
 
+@functools.cache
+def fitted_on(classes: tuple[str, ...]) -> tuple[np.ndarray, Classifier]:
+    """Return the scaler and a classifier fitted on ten pictures a class; fitted once a process."""
+    labelled = [(colour, seed) for colour in list(COLOURS.values())[: len(classes)] for seed in range(100, 110)]
+    raw = embed(np.stack([picture(colour, seed) for colour, seed in labelled])).astype(np.float64)
+    scaler = np.stack([raw.min(axis=0), np.ptp(raw, axis=0)])
+    scaled = ((raw - scaler[0]) / scaler[1]).astype(np.float32)
+    return scaler, fit_classifier(scaled, [name for name in classes for _ in range(10)], seed=3)
+
+
 def make_source(root: Path, classes: tuple[str, ...] = ("blue", "green", "red"), checkpoint: int = 1) -> ExportSource:
     """Write a fake model and a checkpoint that tells colours apart; return what an export is made from.
 
@@ -90,15 +102,10 @@ def make_source(root: Path, classes: tuple[str, ...] = ("blue", "green", "red"),
     np.save(model / "reference_embeddings.npy", embed(references))
     generations.write_manifest(model, {"kind": "model"})
 
-    labelled = [(name, seed) for name in classes for seed in range(100, 110)]
-    pictures = np.stack([picture(colours[classes.index(name)], seed) for name, seed in labelled])
-    raw = embed(pictures).astype(np.float64)
-    scaler = np.stack([raw.min(axis=0), np.ptp(raw, axis=0)])
-    scaled = ((raw - scaler[0]) / scaler[1]).astype(np.float32)
-    classifier = fit_classifier(scaled, [name for name, _ in labelled], seed=3)
+    scaler, classifier = fitted_on(classes)
     reference = ((embed(references) - scaler[0]) / scaler[1]).astype(np.float32)
-    save_classifier(classifier, fitted, reference=reference, learner=1, n_labels=len(labelled))
-    return ExportSource(model, fitted, scaler, checkpoint=checkpoint, learner=1)
+    save_classifier(classifier, fitted, reference=reference, learner=1, n_labels=10 * len(classes))
+    return ExportSource(model, fitted, scaler.copy(), checkpoint=checkpoint, learner=1)
 
 
 def save_picture(path: Path, name: str, seed: int) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from camera_trap_al.core.records import ImageKey
@@ -45,10 +44,8 @@ def draw(path: Path, hue: float, rng: np.random.Generator) -> None:
     Image.fromarray(pixels).save(path, quality=90)
 
 
-@pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 pictures to label at three sites with the same file names, 6 to train on, 12 for validation."""
-    root = tmp_path_factory.mktemp("season")
+def draw_pictures(root: Path) -> Path:
+    """Draw 60 pictures to label at three sites with the same file names, 6 to train on, 12 for validation."""
     rng = np.random.default_rng(1)
     for name, hue in HUES.items():
         for i in range(2):
@@ -141,21 +138,13 @@ class Season:
         return label
 
 
-@pytest.fixture
-def new_season(pictures: Path, tmp_path: Path) -> Callable[..., Season]:
-    """Return a maker of seasons; keyword arguments are options, `folders` the kinds of folder to use."""
-    count: list[int] = []
-
-    def make(folders: tuple[str, ...] = ("train", "validation"), **options: object) -> Season:
-        count.append(1)
-        root = tmp_path / f"s{len(count)}"
-        shutil.copytree(pictures, root)
-        truth = {}
-        for i in range(60):
-            truth[("", "site a", "site b")[i % 3], f"IMG_{i // 3:04d}.JPG"] = list(HUES)[i % 7 % 3]
-        given = {"data.unlabelled": str(root / "pool")} | {f"data.{kind}": str(root / kind) for kind in folders}
-        dotted = {key.replace("__", "."): value for key, value in options.items()}
-        init(root / "work", given, {**QUICK, **dotted})
-        return Season(root, truth)
-
-    return make
+def make_season(pictures: Path, root: Path, folders: tuple[str, ...], options: dict[str, object]) -> Season:
+    """Copy the pictures to `root` and make a work folder that uses these kinds of folder and options."""
+    shutil.copytree(pictures, root)
+    truth = {}
+    for i in range(60):
+        truth[("", "site a", "site b")[i % 3], f"IMG_{i // 3:04d}.JPG"] = list(HUES)[i % 7 % 3]
+    given = {"data.unlabelled": str(root / "pool")} | {f"data.{kind}": str(root / kind) for kind in folders}
+    dotted = {key.replace("__", "."): value for key, value in options.items()}
+    init(root / "work", given, {**QUICK, **dotted})
+    return Season(root, truth)

@@ -65,7 +65,7 @@ def loop_without_jobs(work: Work) -> Loop:
     return loop
 
 
-@pytest.mark.parametrize("min_free_mb", [64.0, 5000.0])
+@pytest.mark.parametrize("min_free_mb", [64.0, pytest.param(5000.0, marks=pytest.mark.slow)])
 def test_labels_wait_for_space_unacknowledged_and_are_then_taken(
     new_season: Callable[..., Any], free: dict[str, float], min_free_mb: float
 ) -> None:

@@ -166,9 +166,20 @@ def test_ten_minutes_without_anything_new_are_a_death(worker: Worker, job: str) 
     until_it_says_something(worker)
     time.sleep(0.2)
     assert not list(worker.ended())
-    worker._clock.now += workers.SILENCE_S + 1  # type: ignore[attr-defined]
+    for _ in range(11):
+        assert not list(worker.ended())
+        worker._clock.now += 59.0  # type: ignore[attr-defined]
     ended, text = end_of(worker)
     assert ended == job and "10 minutes" in text and worker.deaths == {job: 1}
+
+
+@pytest.mark.slow
+def test_a_computer_that_slept_does_not_end_the_worker(worker: Worker) -> None:
+    worker.start("BUSY", threading.Event())
+    until_it_says_something(worker)
+    worker._clock.now += 8 * 3600.0  # type: ignore[attr-defined]
+    assert not list(worker.ended())
+    assert worker.is_running() and worker.deaths.get("BUSY", 0) == 0
 
 
 @pytest.mark.slow

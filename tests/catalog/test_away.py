@@ -38,31 +38,38 @@ def counted(catalog: Catalog) -> tuple[int, int, int, int, int]:
 
 
 ALL = (6, 6, N, 0, 0)
+ERRORS = pytest.mark.parametrize("number", [EIO, *(pytest.param(n, marks=pytest.mark.slow) for n in (ESTALE, EACCES))])
 
 
-@pytest.mark.parametrize("number", [EIO, ESTALE, EACCES])
+@ERRORS
 def test_a_pool_that_cannot_be_listed_ends_the_scan_and_changes_nothing(
     catalog: Catalog, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     scan(catalog, folders)
     listing = FakeListing(folders[POOL], monkeypatch)
     listing.error = number
-    for _ in range(5):
+    for _ in range(MISSING_AFTER_SCANS + 1):
         with pytest.raises(OSError, match=os.strerror(number)):
             scan(catalog, folders)
     listing.error = 0
     assert scan(catalog, folders).changed == 0 and counted(catalog) == ALL
 
 
-@pytest.mark.parametrize("left_out", [0.3, 0.5, 1.0])
-@pytest.mark.parametrize("kind", [POOL, TRAIN, VALIDATION])
+@pytest.mark.parametrize(
+    ("kind", "left_out"),
+    [
+        *((POOL, left_out) for left_out in (0.3, 0.5, 1.0)),
+        *((kind, 1.0) for kind in (TRAIN, VALIDATION)),
+        *(pytest.param(kind, part, marks=pytest.mark.slow) for kind in (TRAIN, VALIDATION) for part in (0.3, 0.5)),
+    ],
+)
 def test_a_folder_that_shows_a_part_or_nothing_is_away_and_only_that_folder(
     catalog: Catalog, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, kind: str, left_out: float
 ) -> None:
     scan(catalog, folders)
     listing = FakeListing(folders[kind], monkeypatch)
     listing.left_out = left_out
-    for _ in range(5):
+    for _ in range(MISSING_AFTER_SCANS + 1):
         found = scan(catalog, folders)
         assert list(found.away) == [kind] == catalog.fact("away")  # type: ignore[attr-defined]
         assert counted(catalog) == ALL
@@ -77,11 +84,11 @@ def test_images_to_train_on_may_be_unplugged_while_the_pool_is_looked_through(
     scan(catalog, folders)
     folders[kind].rename(folders[kind].with_name("elsewhere"))
     put(folders[POOL], ["new.jpg"])
-    for _ in range(5):
+    for _ in range(MISSING_AFTER_SCANS + 1):
         assert scan(catalog, folders).tallies[kind].counts == {"away": 1}
     assert counted(catalog) == (6, 6, N + 1, 0, 0)
     folders[kind].mkdir()
-    for _ in range(5):
+    for _ in range(MISSING_AFTER_SCANS + 1):
         assert list(scan(catalog, folders).away) == [kind], "an empty folder where a disk was mounted"  # type: ignore[attr-defined]
     assert counted(catalog) == (6, 6, N + 1, 0, 0)
     folders[kind].rmdir()
@@ -96,7 +103,7 @@ def test_the_first_scan_waits_for_all_folders(catalog: Catalog, folders: dict[st
     assert not catalog.fact("scanned", False)
 
 
-@pytest.mark.parametrize("number", [EIO, ESTALE, EACCES])
+@ERRORS
 def test_images_in_a_folder_that_cannot_be_listed_are_kept_and_counted(
     catalog: Catalog, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -158,7 +165,7 @@ def test_one_image_deleted_of_few_is_missing_but_the_last_one_is_not(catalog: Ca
     assert catalog.counts().missing == 1
     (folders[POOL] / "2.jpg").unlink()
     (folders[POOL] / "3.jpg").unlink()
-    for _ in range(5):
+    for _ in range(MISSING_AFTER_SCANS + 1):
         scan(catalog, folders)
     assert catalog.counts().missing == 1
 

@@ -51,15 +51,23 @@ def random_classifier(sizes: list[int], seed: int) -> Classifier:
     return Classifier(weights, biases, tuple(f"class {i:03}" for i in range(sizes[-1])))
 
 
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    return clusters(60, 3, seed=1)[0]
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Classifier:
+    return fit_classifier(*clusters(60, 3, seed=1), seed=4)
+
+
 def test_it_learns_what_can_be_learned() -> None:
-    vectors, species = clusters(300, 4, seed=1, noise=0.1)
-    classifier = fit_classifier(vectors, species, seed=0)
+    classifier = fit_classifier(*clusters(150, 4, seed=1, noise=0.1), seed=0)
     assert accuracy(classifier, *clusters(300, 4, seed=2, noise=0.1)) > 0.95
 
 
-def test_probabilities_are_float32_rows_that_sum_to_one() -> None:
-    vectors, species = clusters(60, 3, seed=1)
-    proba = fit_classifier(vectors, species, seed=0).predict_proba(vectors)
+def test_probabilities_are_float32_rows_that_sum_to_one(fitted: Classifier, vectors: np.ndarray) -> None:
+    proba = fitted.predict_proba(vectors)
     assert proba.dtype == np.float32 and proba.shape == (60, 3)
     assert np.allclose(proba.sum(axis=1), 1, atol=1e-5) and (proba >= 0).all()
 
@@ -83,11 +91,10 @@ def test_two_classes_are_two_columns() -> None:
     assert accuracy(classifier, vectors, species) > 0.95
 
 
-def test_the_same_seed_gives_the_same_arrays_and_another_seed_others() -> None:
-    vectors, species = clusters(50, 3, seed=1)
-    first, again, other = (fit_classifier(vectors, species, seed=seed) for seed in (4, 4, 5))
-    assert all((a == b).all() for a, b in zip(first.weights, again.weights, strict=True))
-    assert not (first.weights[0] == other.weights[0]).all()
+def test_the_same_seed_gives_the_same_arrays_and_another_seed_others(fitted: Classifier) -> None:
+    again, other = (fit_classifier(*clusters(60, 3, seed=1), seed=seed) for seed in (4, 5))
+    assert all((a == b).all() for a, b in zip(fitted.weights, again.weights, strict=True))
+    assert not (fitted.weights[0] == other.weights[0]).all()
 
 
 def test_equal_vectors_and_one_label_a_class_are_no_reason_to_fail() -> None:
@@ -95,12 +102,10 @@ def test_equal_vectors_and_one_label_a_class_are_no_reason_to_fail() -> None:
     assert np.allclose(classifier.predict_proba(np.ones((1, 5), np.float32)), 0.5, atol=0.1)
 
 
-def test_a_row_is_predicted_alike_alone_and_in_a_block() -> None:
-    vectors, species = clusters(64, 3, seed=1)
-    classifier = fit_classifier(vectors, species, seed=0)
-    alone = np.concatenate([classifier.predict_proba(row[None]) for row in vectors])
-    assert np.allclose(alone, classifier.predict_proba(vectors), atol=1e-6)
-    assert classifier.predict_proba(vectors[:0]).shape == (0, 3)
+def test_a_row_is_predicted_alike_alone_and_in_a_block(fitted: Classifier, vectors: np.ndarray) -> None:
+    alone = np.concatenate([fitted.predict_proba(row[None]) for row in vectors])
+    assert np.allclose(alone, fitted.predict_proba(vectors), atol=1e-6)
+    assert fitted.predict_proba(vectors[:0]).shape == (0, 3)
 
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=4), st.integers(2, 6), st.integers(0, 1000))
@@ -114,15 +119,15 @@ def test_it_predicts_as_scikit_learn_would_with_the_same_arrays(sizes: list[int]
     assert np.allclose(classifier.predict_proba(vectors), wanted, atol=1e-5)
 
 
-def test_saved_and_loaded_it_predicts_the_same_bit_for_bit(tmp_path: Path) -> None:
-    vectors, species = clusters(40, 3, seed=1)
-    classifier = fit_classifier(vectors, species, seed=0)
-    save_classifier(classifier, tmp_path, reference=vectors[:5], learner=2, n_labels=40)
+def test_saved_and_loaded_it_predicts_the_same_bit_for_bit(
+    fitted: Classifier, vectors: np.ndarray, tmp_path: Path
+) -> None:
+    save_classifier(fitted, tmp_path, reference=vectors[:5], learner=2, n_labels=40)
     again = load_classifier(tmp_path)
-    assert again.classes == classifier.classes and again.feat_dim == 48
-    assert (again.predict_proba(vectors) == classifier.predict_proba(vectors)).all()
+    assert again.classes == fitted.classes and again.feat_dim == 48
+    assert (again.predict_proba(vectors) == fitted.predict_proba(vectors)).all()
     reference = np.load(tmp_path / "reference_probabilities.npy", allow_pickle=False)
-    assert (reference == classifier.predict_proba(vectors[:5])).all()
+    assert (reference == fitted.predict_proba(vectors[:5])).all()
     facts = json.loads((tmp_path / "classifier.json").read_text(encoding="utf-8"))
     assert (facts["format"], facts["head"], facts["learner"], facts["n_labels"]) == (1, "mlp", 2, 40)
 
@@ -161,11 +166,12 @@ def test_it_is_at_least_as_accurate_as_the_references_scikit_learn_settings() ->
 
 
 @pytest.mark.slow
-def test_the_stored_accuracy_of_the_reference_is_what_scikit_learn_reaches() -> None:
+def test_the_stored_accuracy_of_the_reference_is_what_scikit_learn_reaches(long: int) -> None:
+    """With `--long` that of 600 labels too, which takes minutes."""
     from sklearn.neural_network import MLPClassifier
 
     unseen = clusters(2000, 6, seed=50)
-    for n, reference in REFERENCE_ACCURACY.items():
+    for n, reference in REFERENCE_ACCURACY.items() if long > 1 else [(60, REFERENCE_ACCURACY[60])]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             fits = [

@@ -13,18 +13,24 @@ from PIL import Image
 from camera_trap_al.core.records import Item
 from camera_trap_al.errors import ImagesOfflineError, ModelError, StopRequested
 from camera_trap_al.learn.batches import balanced_batches, single_batches
-from camera_trap_al.learn.data import (
-    PixelMemory,
-    augment,
-    centre_crop,
-    map_ahead,
-    mean_std,
-    read_item,
-    read_or_say_why,
-)
 
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=60).map(np.array)
 SEEDS = st.integers(0, 2**70)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports():
+    """Import what needs torch as the first of these tests runs: every test process reads this file, one runs it."""
+    global PixelMemory, augment, centre_crop, map_ahead, mean_std, read_item, read_or_say_why
+    from camera_trap_al.learn.data import (
+        PixelMemory,
+        augment,
+        centre_crop,
+        map_ahead,
+        mean_std,
+        read_item,
+        read_or_say_why,
+    )
 
 
 @settings(deadline=None)

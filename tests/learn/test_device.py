@@ -1,9 +1,15 @@
 """Device, threads, and batches that fit into memory."""
 
 import pytest
-import torch
 
-from camera_trap_al.learn.device import BatchLimit, pick_device, use_threads
+
+@pytest.fixture(scope="module", autouse=True)
+def imports():
+    """Import what needs torch as the first of these tests runs: every test process reads this file, one runs it."""
+    global BatchLimit, pick_device, torch, use_threads
+    import torch
+
+    from camera_trap_al.learn.device import BatchLimit, pick_device, use_threads
 
 
 @pytest.fixture(autouse=True)

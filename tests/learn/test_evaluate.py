@@ -119,8 +119,9 @@ def test_long_names_are_cut_and_wide_letters_count_twice() -> None:
 def test_the_learning_curve_has_a_row_for_each_size_in_order(tmp_path: Path) -> None:
     for size, right in ((1000, 3), (20, 1), (300, 2)):
         predicted = ["cat"] * right + ["dog"] * (4 - right)
-        metrics = evaluate(["cat"] * 4, predicted, CLASSES)
-        write_results(tmp_path / f"train_set_size_{size}", metrics, checkpoint=size, train_set_size=size)
+        facts = {**evaluate(["cat"] * 4, predicted, CLASSES), "checkpoint": size, "train_set_size": size}
+        (tmp_path / f"train_set_size_{size}").mkdir()
+        (tmp_path / f"train_set_size_{size}" / "metrics.json").write_text(json.dumps(facts), encoding="utf-8")
     (tmp_path / "train_set_size_7").mkdir()
     (tmp_path / "train_set_size_8").mkdir()
     (tmp_path / "train_set_size_8" / "metrics.json").write_text("{", encoding="utf-8")

@@ -6,13 +6,9 @@ import io
 import warnings
 from pathlib import Path
 
-import matplotlib
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
-from matplotlib import font_manager
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from camera_trap_al.learn.fonts import SHIPPED, font_families, shipped_font
 
@@ -26,6 +22,16 @@ KOREAN = "멧돼지 고라니 반달가슴곰 수달 담비 삵 꿩"
 CYRILLIC = "Снежный барс кабан росомаха рысь Манул Ґава їжак ёж"
 SCRIPTS = ("simplified", "traditional", "japanese", "korean", "cyrillic")
 EVERY_SCRIPT = [*SIMPLIFIED.split(), *TRADITIONAL.split(), *JAPANESE.split(), *KOREAN.split(), *CYRILLIC.split()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports():
+    """Import what takes long as the first of these tests runs: every test process reads this file, one runs it."""
+    global Figure, FigureCanvasAgg, font_manager, matplotlib
+    import matplotlib
+    from matplotlib import font_manager
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
 
 @pytest.fixture

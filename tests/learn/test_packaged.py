@@ -6,16 +6,23 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from torch.nn import functional
 
 from camera_trap_al.errors import ModelError
 from camera_trap_al.learn.backbones import backbones
-from camera_trap_al.learn.efficientnet_lite import efficientnet_lite0
 from camera_trap_al.learn.packaged import PACKAGED, find_packaged, load_packaged
 
 LITE = "efficientnet_lite0"
 SABOTAGE = "raise ImportError('the package itself must not be imported')"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports():
+    """Import what needs torch as the first of these tests runs: every test process reads this file, one runs it."""
+    global efficientnet_lite0, functional, torch
+    import torch
+    from torch.nn import functional
+
+    from camera_trap_al.learn.efficientnet_lite import efficientnet_lite0
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from camera_trap_al.store import generations
 from camera_trap_al.store.journal import read_journal
 from camera_trap_al.work import Work
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_torch")]
 
 
 def lines(season: Any, kind: str) -> list[dict[str, Any]]:
@@ -264,16 +264,6 @@ def test_private_files_can_live_elsewhere(new_season: Callable[..., Any], tmp_pa
         work.close()
     assert (tmp_path / "local" / "data" / "journal.jsonl").is_file() and not (season.work / "models").exists()
     assert (season.work / "timelapse_selector.csv").is_file() and (season.work / "export" / "model.onnx").is_file()
-
-
-def test_without_validation_nothing_is_measured_and_softmax_trains_too(new_season: Callable[..., Any]) -> None:
-    season = new_season(
-        validation__enabled=False, embedding__loss="softmax", train__min_labels=6, embedding__normalize=False
-    )
-    season.run()
-    assert not list((season.work / "test_results").iterdir())
-    model = generations.newest(season.work / "models")
-    assert model is not None and model.manifest["trained"] and (season.work / "export" / "model.onnx").is_file()
 
 
 def test_an_older_journal_put_back_gets_its_labels_again_from_the_files_in_the_bin(

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from season import Season
 
 from camera_trap_al.errors import EXIT_DAMAGED
 from camera_trap_al.store.journal import read_journal
 from camera_trap_al_service.cli import main
 
 
-def test_a_journal_and_the_photographs_bring_every_label_back(new_season: Any, tmp_path: Path, capsys: Any) -> None:
-    season = new_season()
-    season.turn()
+def test_a_journal_and_the_photographs_bring_every_label_back(season: Season, tmp_path: Path, capsys: Any) -> None:
     first = season.asked()
     season.drop("a.csv", dict.fromkeys(first[:5], "red"))
     season.turn()
@@ -36,9 +35,7 @@ def test_a_journal_and_the_photographs_bring_every_label_back(new_season: Any, t
 
 
 @pytest.mark.slow
-def test_what_is_good_of_a_damaged_journal_can_be_used(new_season: Any, tmp_path: Path, capsys: Any) -> None:
-    season = new_season()
-    season.turn()
+def test_what_is_good_of_a_damaged_journal_can_be_used(season: Season, tmp_path: Path, capsys: Any) -> None:
     first = season.asked()
     for n in range(3):
         season.drop(f"{n}.csv", {first[n]: "red"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
 
 import pytest
 from season import Season
@@ -20,36 +19,33 @@ def touch(season: Season, *names: str, at: int) -> None:
         os.utime(season.work / "new_labels_bin" / name, (at, at))
 
 
-def made(new_season: Any) -> tuple[Season, list[str]]:
-    season: Season = new_season()
-    season.turn()
+@pytest.fixture
+def images(season: Season) -> list[str]:
+    """Return what the first round asks for; two label files were taken."""
     images = season.asked()
     season.drop("a.csv", {images[0]: "red"})
     season.turn()
     season.drop("b.csv", {images[0]: "blue", images[1]: "green"})
     season.turn()
-    return season, images
+    return images
 
 
 @pytest.mark.slow
-def test_one_file_that_is_exported_again_is_read_again(new_season: Any) -> None:
-    season, images = made(new_season)
+def test_one_file_that_is_exported_again_is_read_again(season: Season, images: list[str]) -> None:
     touch(season, "a.csv", at=2_000_000_000)
     season.turn()
     assert verdict(season, "a.csv") == "accepted" and season.labels_csv()[images[0]] == "red"
 
 
 @pytest.mark.slow
-def test_of_a_restored_folder_no_file_is_read(new_season: Any) -> None:
-    season, images = made(new_season)
+def test_of_a_restored_folder_no_file_is_read(season: Season, images: list[str]) -> None:
     touch(season, "a.csv", "b.csv", at=2_000_000_000)
     season.turn()
     assert [verdict(season, name) for name in ("a.csv", "b.csv")] == ["already_known"] * 2
     assert season.labels_csv()[images[0]] == "blue"
 
 
-def test_a_file_put_back_alone_after_that_is_read(new_season: Any) -> None:
-    season, images = made(new_season)
+def test_a_file_put_back_alone_after_that_is_read(season: Season, images: list[str]) -> None:
     touch(season, "a.csv", "b.csv", at=2_000_000_000)
     season.turn()
     touch(season, "a.csv", at=2_000_000_100)
@@ -57,8 +53,7 @@ def test_a_file_put_back_alone_after_that_is_read(new_season: Any) -> None:
     assert verdict(season, "a.csv") == "accepted" and season.labels_csv()[images[0]] == "red"
 
 
-def test_new_content_under_an_old_name_and_time_is_a_new_file(new_season: Any) -> None:
-    season, images = made(new_season)
+def test_new_content_under_an_old_name_and_time_is_a_new_file(season: Season, images: list[str]) -> None:
     path = season.work / "new_labels_bin" / "b.csv"
     before = path.stat()
     season.drop("b.csv", {images[2]: "green", images[1]: "red"})

@@ -12,7 +12,8 @@ from camera_trap_al.core.steps import JOBS, STEPS, Facts, next_job, next_step
 LOSS = 0.3
 STEP_NAMES = list(dict.fromkeys(rule.name for rule in STEPS if rule.name != "WAITING"))
 JOB_NAMES = [rule.name for rule in JOBS]
-VARIANTS = ["nothing", *STEP_NAMES, *JOB_NAMES, "random kills"]
+AGAIN = "CATALOGUING again"
+VARIANTS = ["nothing", *STEP_NAMES, AGAIN, *JOB_NAMES, "random kills"]
 TRUTHS = {"CATALOGUING", "REGISTERING", "PROJECTING"}
 
 
@@ -153,6 +154,7 @@ class World:
 
     def turn_once(self) -> str:
         self.turn += 1
+        self.scan_due = self.scan_due or self.scanned and self.random.random() < 0.05
         self.resting = {name: until for name, until in self.resting.items() if until > self.turn}
         facts = self.facts()
         step = next_step(facts, set(self.resting))
@@ -162,6 +164,8 @@ class World:
             self.rest(f"{step.name}:{step.subject}" if per_file else name, per_file)
         elif self.failing == step.name == "PREPARING":
             self.rest("PREPARING", False)
+        elif self.failing == AGAIN and step.name == "CATALOGUING" and self.scanned:
+            self.rest("CATALOGUING", False)
         elif self.random.random() >= LOSS:
             self.commit(step.name, step.subject, facts)
         if self.failing == "random kills" and self.random.random() < 0.1:

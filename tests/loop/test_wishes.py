@@ -62,9 +62,7 @@ def receipt(season: Season, name: str) -> dict[str, Any]:
 
 
 @WAYS
-def test_next_closes_a_round_with_what_is_there(new_season: Any, way: Any, capsys: Any) -> None:
-    season = new_season()
-    season.turn()
+def test_next_closes_a_round_with_what_is_there(season: Season, way: Any, capsys: Any) -> None:
     first = season.asked()
     season.drop("some.csv", {first[0]: "red"})
     season.turn()
@@ -76,9 +74,7 @@ def test_next_closes_a_round_with_what_is_there(new_season: Any, way: Any, capsy
 
 
 @WAYS_OF_REST
-def test_an_undo_takes_a_file_back_and_the_undo_of_it_brings_it_again(new_season: Any, way: Any, capsys: Any) -> None:
-    season = new_season()
-    season.turn()
+def test_an_undo_takes_a_file_back_and_the_undo_of_it_brings_it_again(season: Season, way: Any, capsys: Any) -> None:
     first = season.asked()
     season.drop("a.csv", {first[0]: "red", first[1]: "green"})
     season.turn()
@@ -98,9 +94,7 @@ def test_an_undo_takes_a_file_back_and_the_undo_of_it_brings_it_again(new_season
 
 
 @WAYS_OF_REST
-def test_what_makes_no_sense_is_answered(new_season: Any, way: Any, capsys: Any) -> None:
-    season = new_season()
-    season.turn()
+def test_what_makes_no_sense_is_answered(season: Season, way: Any, capsys: Any) -> None:
     before = (season.work / "data" / "journal.jsonl").read_bytes()
     assert way(season, lambda: main(["labels", str(season.work), "--undo", "1"])) == 1
     assert "no label file" in capsys.readouterr().err
@@ -108,9 +102,7 @@ def test_what_makes_no_sense_is_answered(new_season: Any, way: Any, capsys: Any)
 
 
 @WAYS_OF_REST
-def test_a_rescan_finds_new_images_at_once(new_season: Any, way: Any) -> None:
-    season = new_season()
-    season.turn()
+def test_a_rescan_finds_new_images_at_once(season: Season, way: Any) -> None:
     shutil.copy(season.root / "pool" / "IMG_0000.JPG", season.root / "pool" / "site a" / "NEW.JPG")
     season.turn()
     assert way(season, lambda: main(["rescan", str(season.work)])) == 0
@@ -118,9 +110,7 @@ def test_a_rescan_finds_new_images_at_once(new_season: Any, way: Any) -> None:
 
 
 @WAYS_OF_REST
-def test_relocate_names_the_new_places(new_season: Any, way: Any, capsys: Any) -> None:
-    season = new_season()
-    season.turn()
+def test_relocate_names_the_new_places(season: Season, way: Any, capsys: Any) -> None:
     first = season.asked()
     season.drop("a.csv", {first[0]: "red"})
     season.turn()
@@ -142,9 +132,7 @@ def test_relocate_names_the_new_places(new_season: Any, way: Any, capsys: Any) -
 
 @pytest.mark.slow
 @WAYS_OF_REST
-def test_relocate_refuses_other_pictures(new_season: Any, way: Any, capsys: Any, tmp_path: Path) -> None:
-    season = new_season()
-    season.turn()
+def test_relocate_refuses_other_pictures(season: Season, way: Any, capsys: Any, tmp_path: Path) -> None:
     (tmp_path / "others").mkdir()
     before = (season.work / "config.toml").read_bytes()
     assert way(season, lambda: main(["relocate", str(season.work), "--unlabelled", str(tmp_path / "others")])) == 1
@@ -152,11 +140,17 @@ def test_relocate_refuses_other_pictures(new_season: Any, way: Any, capsys: Any,
     assert (season.work / "config.toml").read_bytes() == before
 
 
+def test_relocate_refuses_a_place_that_would_not_be_looked_through(season: Season, capsys: Any) -> None:
+    shutil.copytree(season.root / "pool", season.work / "photos")
+    before = (season.work / "config.toml").read_bytes()
+    assert main(["relocate", str(season.work), "--unlabelled", str(season.work / "photos")]) == 1
+    assert "holds the images in" in capsys.readouterr().err
+    assert (season.work / "config.toml").read_bytes() == before
+
+
 @pytest.mark.slow
 @WAYS_OF_REST
-def test_rebuild_catalog_keeps_every_label(new_season: Any, way: Any) -> None:
-    season = new_season()
-    season.turn()
+def test_rebuild_catalog_keeps_every_label(season: Season, way: Any) -> None:
     first = season.asked()
     season.drop("a.csv", {first[0]: "red"})
     season.turn()
@@ -166,9 +160,7 @@ def test_rebuild_catalog_keeps_every_label(new_season: Any, way: Any) -> None:
     assert list((season.work / "data").glob(".bad-catalog*"))
 
 
-def test_a_wish_that_was_granted_before_a_kill_is_not_granted_twice(new_season: Any) -> None:
-    season = new_season()
-    season.turn()
+def test_a_wish_that_was_granted_before_a_kill_is_not_granted_twice(season: Season) -> None:
     work = Work.open(season.work)
     wish = wishes.Wish("0" * 32, "next")
     name = f"{1:019d}-{wish.id}.json"
@@ -182,46 +174,43 @@ def test_a_wish_that_was_granted_before_a_kill_is_not_granted_twice(new_season: 
     assert answer["granted"] is True
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"\xff",
-        b"{}",
-        b'{"id": "00", "what": "next", "arguments": 5}',
-        b"[" * 100_000,
-        b'{"id": "1", "what": "next", "arguments": {}}',
-    ],
+DAMAGED_WISHES = (
+    b"",
+    b"{",
+    b"[]",
+    b"\xff",
+    b"{}",
+    b'{"id": "00", "what": "next", "arguments": 5}',
+    b"[" * 100_000,
+    b'{"id": "1", "what": "next", "arguments": {}}',
 )
-def test_a_damaged_wish_is_answered_and_the_loop_goes_on(new_season: Any, data: bytes) -> None:
+
+
+def test_damaged_wishes_are_answered_and_the_loop_goes_on(new_season: Any) -> None:
     season = new_season()
     (season.work / "wishes").mkdir()
-    name = f"{1:019d}-{'a' * 32}.json"
-    (season.work / "wishes" / name).write_bytes(data)
+    for n, data in enumerate(DAMAGED_WISHES):
+        (season.work / "wishes" / f"{n:019d}-{'a' * 32}.json").write_bytes(data)
     (season.work / "wishes" / "notes.json").write_bytes(b"mine")
     season.turn()
     assert season.placed() == 1
-    answer = json.loads((season.work / "wishes" / f"{name[:-5]}.answer.json").read_text(encoding="utf-8"))
-    assert answer["granted"] is False
+    for n, data in enumerate(DAMAGED_WISHES):
+        answer = (season.work / "wishes" / f"{n:019d}-{'a' * 32}.answer.json").read_text(encoding="utf-8")
+        assert json.loads(answer)["granted"] is False, data
     assert (season.work / "wishes" / "notes.json").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize(
     "what, arguments", [("undo", {"seq": "5"}), ("undo", {}), ("relocate", {"daemon.seed": "1"}), ("fly", {})]
 )
-def test_a_wish_with_wrong_arguments_is_refused(new_season: Any, what: str, arguments: dict[str, Any]) -> None:
-    season = new_season()
+def test_a_wish_with_wrong_arguments_is_refused(season: Season, what: str, arguments: dict[str, Any]) -> None:
     answer = wishes.ask(season.work, what, **arguments)
     assert not answer.is_granted and answer.text
     assert not list((season.work / "wishes").glob("*")) if (season.work / "wishes").exists() else True
 
 
 @pytest.mark.slow
-def test_a_wish_that_is_taken_back_leaves_nothing(new_season: Any) -> None:
-    season = new_season()
-    season.turn()
+def test_a_wish_that_is_taken_back_leaves_nothing(season: Season) -> None:
     lock = DaemonLock.take(WorkFolder.at(season.work))
     try:
 
@@ -238,9 +227,7 @@ def test_a_wish_that_is_taken_back_leaves_nothing(new_season: Any) -> None:
     assert not list((season.work / "wishes").iterdir())
 
 
-def test_the_history_of_an_image_and_the_list_of_files(new_season: Any, capsys: Any) -> None:
-    season = new_season()
-    season.turn()
+def test_the_history_of_an_image_and_the_list_of_files(season: Season, capsys: Any) -> None:
     first = season.asked()
     season.drop("a.csv", {first[0]: "red"})
     season.turn()
@@ -256,9 +243,7 @@ def test_the_history_of_an_image_and_the_list_of_files(new_season: Any, capsys: 
     assert main(["labels", str(season.work), first[0], "--undo", "3"]) == 2
 
 
-def test_files_of_one_round_that_disagree_are_listed(new_season: Any) -> None:
-    season = new_season()
-    season.turn()
+def test_files_of_one_round_that_disagree_are_listed(season: Season) -> None:
     first = season.asked()
     season.drop("ann.csv", {first[0]: "red", first[1]: "red"})
     season.drop("ben.csv", {first[0]: "blue", first[2]: "green"})
@@ -274,9 +259,7 @@ def test_files_of_one_round_that_disagree_are_listed(new_season: Any) -> None:
 
 
 
-def test_answers_for_which_nobody_waits_are_removed_with_the_next_wish(new_season: Any) -> None:
-    season = new_season()
-    season.turn()
+def test_answers_for_which_nobody_waits_are_removed_with_the_next_wish(season: Season) -> None:
     old = season.work / "wishes" / f"{1:019d}-{'a' * 32}.json"
     for name in (old.name, old.name.replace(".json", ".answer.json")):
         (old.parent / name).write_text("{}", encoding="utf-8")
@@ -288,9 +271,7 @@ def test_answers_for_which_nobody_waits_are_removed_with_the_next_wish(new_seaso
 
 @pytest.mark.slow
 @WAYS_OF_REST
-def test_images_that_were_removed_on_purpose_are_given_up_when_told(new_season: Any, way: Any) -> None:
-    season = new_season()
-    season.turn()
+def test_images_that_were_removed_on_purpose_are_given_up_when_told(season: Season, way: Any) -> None:
     shutil.rmtree(season.root / "pool" / "site a")
     season.turn()
     work = Work.open(season.work)

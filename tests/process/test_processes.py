@@ -2,80 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Commands, shows, status, wait_for
 
 from camera_trap_al.errors import EXIT_LOCKED
 from camera_trap_al.store.journal import read_journal
 
-ROOT = Path(__file__).resolve().parents[2]
-START = """
-import sys; sys.path.insert(0, "tests"); import conftest
-from camera_trap_al_service.cli import main
-sys.exit(main())
-"""
 pytestmark = pytest.mark.slow
-LONGEST_S = 180.0
-
-
-class Commands:
-    """Starts `camera-trap-al` and ends what is left of it."""
-
-    def __init__(self) -> None:
-        self.started: list[subprocess.Popen[str]] = []
-
-    def start(self, *arguments: object, fault: str = "") -> subprocess.Popen[str]:
-        environment = {**os.environ, "CTAL_FAULT": fault, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            [sys.executable, "-c", START, *map(str, arguments)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-        )
-        self.started.append(process)
-        return process
-
-    def run(self, *arguments: object, fault: str = "") -> tuple[int, str]:
-        process = self.start(*arguments, fault=fault)
-        said = process.communicate(timeout=LONGEST_S)[0]
-        return process.returncode, said
-
-
-@pytest.fixture
-def commands() -> Iterator[Commands]:
-    commands = Commands()
-    yield commands
-    for process in commands.started:
-        process.kill()
-        process.communicate()
-
-
-def status(work: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((work / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found
-
-
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + LONGEST_S
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.1)
 
 
 def journalled(work: Path) -> int:
@@ -87,11 +26,11 @@ def test_the_daemon_takes_labels_asks_again_and_ends_when_told(
 ) -> None:
     season = new_season(daemon__worker="process")
     label = season.person()
-    daemon = commands.start("run", season.work)
+    daemon = commands.start("run", season.work, torch=True)
     for n in (1, 2, 3):
-        wait_for(lambda n=n: status(season.work).get("round") == n and status(season.work).get("published"), daemon)
+        wait_for(shows(season.work, n), f"round {n} is shown", daemon)
         label()
-    wait_for(lambda: status(season.work).get("round") == 4 and status(season.work).get("checkpoint"), daemon)
+    wait_for(lambda: status(season.work).get("round") == 4 and status(season.work).get("checkpoint"), "a fit", daemon)
     assert commands.run("run", season.work)[0] == EXIT_LOCKED
     code, said = commands.run("status", season.work)
     assert code == 0 and "(running)" in said and "Round 4: 9 of 9" in said
@@ -106,14 +45,14 @@ def test_the_daemon_takes_labels_asks_again_and_ends_when_told(
 def test_bounded_runs_end_by_themselves(new_season: Callable[..., Any], commands: Commands) -> None:
     season = new_season(daemon__worker="process")
     label = season.person()
-    code, said = commands.run("run", season.work, "--until", "waiting")
+    code, said = commands.run("run", season.work, "--until", "waiting", torch=True)
     assert code == 0 and status(season.work)["published"], said
     label()
-    code, said = commands.run("run", season.work, "--until", "idle")
+    code, said = commands.run("run", season.work, "--until", "idle", torch=True)
     assert code == 0 and status(season.work)["accuracy"] is not None, said
     assert status(season.work)["round"] == 2 and (season.work / "export" / "model.onnx").is_file()
     label()
-    code, said = commands.run("run", season.work, "--max-rounds", "1")
+    code, said = commands.run("run", season.work, "--max-rounds", "1", torch=True)
     assert code == 0 and len(list((season.work / "new_labels_bin").glob("*.receipt.json"))) == 2, said
     assert not status(season.work)["open"], "no further request after the last round"
     out = season.work / "p.csv"
@@ -154,7 +93,9 @@ def test_a_worker_that_is_killed_again_and_again_does_not_hold_up_the_rounds(
     label = season.person()
     daemon = commands.start("run", season.work, fault="n=1,mode=kill,who=worker")
     for n in (1, 2, 3):
-        wait_for(lambda n=n: status(season.work).get("round") == n and status(season.work).get("published"), daemon)
+        wait_for(shows(season.work, n), f"round {n} is shown", daemon)
         label()
-    wait_for(lambda: status(season.work).get("labels") == 27, daemon)
-    wait_for(lambda: any("unexpectedly" in p for p in status(season.work).get("problems", ())), daemon)
+    wait_for(lambda: status(season.work).get("labels") == 27, "all is taken", daemon)
+    wait_for(
+        lambda: any("unexpectedly" in text for text in status(season.work).get("problems", ())), "it is said", daemon
+    )

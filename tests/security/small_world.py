@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-from faults.numpy_learner import install
 from PIL import Image
 
 from camera_trap_al.loop import Loop, is_idle
@@ -29,14 +26,6 @@ OPTIONS = {
     "daemon.worker": "inline",
     "daemon.seed": 5,
 }
-
-
-@pytest.fixture(scope="module")
-def no_torch() -> Iterator[None]:
-    """Have the numpy learner stand in for torch."""
-    undo = install()
-    yield
-    undo()
 
 
 def draw(path: Path, species: str, shade: int = 0) -> None:

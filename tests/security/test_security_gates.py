@@ -5,22 +5,21 @@ from __future__ import annotations
 import ast
 import configparser
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from source_code import FILES, ROOT, nodes
 
 from camera_trap_al.errors import EXIT_DAMAGED, EXIT_LOCKED, EXIT_USAGE
 
-ROOT = Path(__file__).resolve().parents[2]
-CODE = sorted([*(ROOT / "camera_trap_al").rglob("*.py"), *(ROOT / "service").rglob("*.py")])
 UNIT = ROOT / "service" / "camera-trap-al.service"
 FORBIDDEN_MODULES = {"pickle", "cPickle", "joblib", "dill", "cloudpickle", "shelve", "marshal", "skops", "yaml", "jinja2"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.startfile", "tempfile.mktemp"}
 
 
-def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
-    for node in ast.walk(tree):
+def calls(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.Call]]:
+    for node in nodes:
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), node
 
@@ -29,14 +28,14 @@ def keywords(call: ast.Call) -> dict[str, str]:
     return {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg}
 
 
-def problems(text: str) -> list[str]:
+def problems(nodes: Iterable[ast.AST]) -> list[str]:
     """Return what must not be in a module, as `line: what`."""
-    tree, found = ast.parse(text), []
-    for node in ast.walk(tree):
+    found = []
+    for node in nodes:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         found += [f"{node.lineno}: imports {name}" for name in names if name.split(".")[0] in FORBIDDEN_MODULES]
-    for name, call in calls(tree):
+    for name, call in calls(nodes):
         given, last = keywords(call), name.rpartition(".")[2]
         is_bad = name in FORBIDDEN_CALLS
         is_bad |= name == "torch.load" and given.get("weights_only") != "True"
@@ -51,9 +50,9 @@ def problems(text: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_run_because_it_was_read(path: Path) -> None:
-    assert problems(path.read_text(encoding="utf-8")) == []
+    assert problems(nodes(path)) == []
 
 
 @pytest.mark.parametrize(
@@ -75,14 +74,14 @@ def test_nothing_is_run_because_it_was_read(path: Path) -> None:
     ],
 )
 def test_the_gate_sees_what_it_is_there_for(line: str) -> None:
-    assert problems(line)
+    assert problems(list(ast.walk(ast.parse(line))))
 
 
 def test_onnx_is_opened_at_one_place_which_switches_telemetry_off() -> None:
     opens = [
         path.name
-        for path in CODE
-        for name, _ in calls(ast.parse(path.read_text(encoding="utf-8")))
+        for path in FILES
+        for name, _ in calls(nodes(path))
         if name.rpartition(".")[2] == "InferenceSession"
     ]
     assert opens == ["onnx_files.py"]
@@ -94,8 +93,8 @@ def test_images_are_opened_in_six_formats_alone() -> None:
     assert set(images.FORMATS) == {"JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"}
     opens = [
         (path.name, keywords(call)["formats"])
-        for path in CODE
-        for name, call in calls(ast.parse(path.read_text(encoding="utf-8")))
+        for path in FILES
+        for name, call in calls(nodes(path))
         if name == "Image.open"
     ]
     assert opens and {formats for _, formats in opens} == {"FORMATS"}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_world import answer, contents, make_world, no_torch, run  # noqa: F401
+from small_world import answer, contents, make_world, run
 
 from camera_trap_al.errors import WorkFolderError
 from camera_trap_al.layout import WorkFolder
@@ -43,7 +43,7 @@ REPLACED = (
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, no_torch: None) -> Path:  # noqa: F811
+def finished(tmp_path_factory: pytest.TempPathFactory, no_torch: None) -> Path:
     """A work folder in the middle of its season, and the pictures beside it."""
     work = make_world(tmp_path_factory.mktemp("links"))
     run(work)

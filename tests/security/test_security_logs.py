@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_world import OPTIONS, contents, draw, make_world, no_torch, run  # noqa: F401
+from small_world import OPTIONS, contents, draw, make_world
 
 from camera_trap_al_service.cli import main
 from camera_trap_al_service.logs import LONGEST_RECORD, LineFormatter, escaped, log_file
@@ -106,7 +106,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: pytes
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no control characters in names")
 def test_names_of_strangers_in_a_whole_season(
     tmp_path: Path,
-    no_torch: None,  # noqa: F811
+    no_torch: None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     evil = EVIL.replace("\udcff", "").replace("/", "")

@@ -16,7 +16,7 @@ import pytest
 from fake_model import make_source
 from onnx import TensorProto, helper, numpy_helper
 from planted import Bomb
-from small_world import make_world, no_torch, run  # noqa: F401
+from small_world import make_world, run
 
 from camera_trap_al.errors import ModelError
 from camera_trap_al.exporters import exporters
@@ -39,7 +39,7 @@ def test_the_bomb_goes_off_where_pickles_are_read(proof: Path) -> None:
 
 
 @pytest.mark.slow
-def test_planted_pickles_in_a_work_folder_are_never_read(tmp_path: Path, proof: Path, no_torch: None) -> None:  # noqa: F811
+def test_planted_pickles_in_a_work_folder_are_never_read(tmp_path: Path, proof: Path, no_torch: None) -> None:
     work = make_world(tmp_path)
     run(work)
     bomb = pickle.dumps(Bomb(proof))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_world import answer, contents, make_world, no_torch, run  # noqa: F401
+from small_world import answer, contents, make_world, run
 
 from camera_trap_al_service.cli import main
 
@@ -30,7 +30,7 @@ def users_files(work: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_no_file_of_a_person_changes_in_a_season(tmp_path: Path, no_torch: None) -> None:  # noqa: F811
+def test_no_file_of_a_person_changes_in_a_season(tmp_path: Path, no_torch: None) -> None:
     work = make_world(tmp_path)
     (tmp_path / "pool" / "broken.jpg").write_bytes(b"no image")
     (work / "new_labels_bin" / "bad.csv").write_bytes(b"\xff\xfe\0nothing")
@@ -46,7 +46,7 @@ def test_no_file_of_a_person_changes_in_a_season(tmp_path: Path, no_torch: None)
 
 
 @pytest.mark.slow
-def test_nobody_is_called(tmp_path: Path, no_torch: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_nobody_is_called(tmp_path: Path, no_torch: None, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[object] = []
 
     def refuse(self: Any, *address: object) -> None:

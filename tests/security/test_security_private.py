@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_world import make_world, no_torch, run  # noqa: F401
+from small_world import make_world, run
 
 from camera_trap_al import private
 from camera_trap_al.errors import EXIT_USAGE, WorkFolderError
@@ -31,7 +31,7 @@ def modes(root: Path) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_a_state_dir_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path, no_torch: None) -> None:  # noqa: F811
+def test_a_state_dir_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path, no_torch: None) -> None:
     state = tmp_path / "new" / "private"
     work = make_world(tmp_path, daemon__state_dir=str(state))
     before = os.umask(0o002)
@@ -88,7 +88,7 @@ def test_the_group_of_the_owner_alone_is_no_other(tmp_path: Path) -> None:
     facts = (tmp_path / "shared").stat()
     is_own = grp.getgrgid(facts.st_gid).gr_name == pwd.getpwuid(facts.st_uid).pw_name
     (tmp_path / "shared").chmod(0o770)
-    assert private._others_may_write(tmp_path / "shared") is not is_own
+    assert private.others_may_write(tmp_path / "shared") is not is_own
 
 
 def test_the_command_ends_with_the_status_for_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,18 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_world import OPTIONS, answer, contents, draw, make_world, no_torch, run  # noqa: F401
+from small_world import OPTIONS, answer, contents, draw, make_world, run
 
+from camera_trap_al.errors import UsageError
 from camera_trap_al.labels.receipts import read_receipt
 from camera_trap_al.store.json_files import MOST_BYTES, read_object
 from camera_trap_al_service.cli import main
+from camera_trap_al_service.init import init
 
 DEEP = b'{"schema": "receipt/1", "rejected": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
 GOOD = {"schema": "receipt/1", "file": "labels.csv", "sha256": "0" * 64, "mtime_ns": 1, "seq": 1, "time": "x", "verdict": "x"}
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory, no_torch: None) -> Iterator[Path]:  # noqa: F811
+def started(tmp_path_factory: pytest.TempPathFactory, no_torch: None) -> Iterator[Path]:
     work = make_world(tmp_path_factory.mktemp("strangers"))
     run(work)
     yield work
@@ -88,7 +90,7 @@ def test_json_without_end_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="making links needs a right that few users have on Windows")
-def test_a_linked_configuration_is_read_and_never_written_through(tmp_path: Path, no_torch: None) -> None:  # noqa: F811
+def test_a_linked_configuration_is_read_and_never_written_through(tmp_path: Path, no_torch: None) -> None:
     work = make_world(tmp_path)
     run(work)
     target = tmp_path / "theirs.toml"
@@ -100,7 +102,7 @@ def test_a_linked_configuration_is_read_and_never_written_through(tmp_path: Path
     assert target.read_bytes() == before and str(tmp_path / "moved") in (work / "config.toml").read_text(encoding="utf-8")
 
 
-def test_a_work_folder_in_the_image_root_is_left_out_of_the_search(tmp_path: Path, no_torch: None) -> None:  # noqa: F811
+def test_a_work_folder_in_the_image_root_is_left_out_of_the_search(tmp_path: Path, no_torch: None) -> None:
     for colour in ("red", "green"):
         for n in range(3):
             draw(tmp_path / "pool" / f"{colour}{n}.jpg", colour, 9 * n)
@@ -116,15 +118,16 @@ def test_a_work_folder_in_the_image_root_is_left_out_of_the_search(tmp_path: Pat
     assert after == outside
 
 
-@pytest.mark.parametrize("place", ["", "new_labels_bin", "data"])
+@pytest.mark.parametrize("place", ["photos", "photos/deep"])
 def test_an_image_root_in_its_own_work_folder_is_refused(
     tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    work = make_world(tmp_path)
-    inner = work / place / "photos"
-    draw(inner / "1.jpg", "red")
-    arguments = ["init", str(work), "--unlabelled", str(inner)]
-    assert main(arguments) == 2
-    draw(tmp_path / "w2" / "photos" / "1.jpg", "red")
-    assert main(["init", str(tmp_path / "w2"), "--unlabelled", str(tmp_path / "w2" / "photos")]) == 2
-    assert "Traceback" not in capsys.readouterr().err
+    work = tmp_path / "work"
+    draw(work / place / "1.jpg", "red")
+    before = contents(tmp_path)
+    assert main(["init", str(work), "--unlabelled", str(work / place)]) == 2
+    assert "is there and not empty" in capsys.readouterr().err
+    # A caller that makes its work folder where other things lie is refused too.
+    with pytest.raises(UsageError, match="holds the images in"):
+        init(work, {"data.unlabelled": str(work / place)}, OPTIONS, among_others=True)
+    assert contents(tmp_path) == before

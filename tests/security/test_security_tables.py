@@ -12,7 +12,7 @@ import pytest
 from fake_model import make_source, save_picture
 from hypothesis import given
 from hypothesis import strategies as st
-from small_world import answer, contents, make_world, no_torch, run  # noqa: F401
+from small_world import answer, contents, make_world, run
 
 from camera_trap_al.core.matching import KnownClasses
 from camera_trap_al.core.records import ImageKey, Prediction
@@ -77,23 +77,28 @@ def test_predict_lists_names_that_could_harm_as_unreadable(tmp_path: Path, capsy
     source = make_source(tmp_path / "source", classes=("=1+1", "unknown", "@red"))
     (tmp_path / "export").mkdir()
     exporters["onnx"].write(source, tmp_path / "export")
-    for name in ("=cmd|' C calc'!A0.png", "good.png", "a\x1b[2Jb\n.png"):
+    for name in ("=cmd|' C calc'!A0.png", "blue.png", "a\x1b[2Jb\n.png"):
         save_picture(tmp_path / "images" / name, "blue", 1)
+    save_picture(tmp_path / "images" / "green.png", "green", 1)
     out = tmp_path / "out.csv"
-    arguments = ["predict", str(tmp_path / "export"), str(tmp_path / "images"), "--out", str(out)]
-    assert main([*arguments, "--probabilities", "--min-confidence", "1"]) == 0
+    arguments = ["predict", str(tmp_path / "export"), str(tmp_path / "images"), "--out", str(out), "--probabilities"]
+    assert main([*arguments, "--min-confidence", "1"]) == 0
     header, *rows = rows_of(out)
-    assert [row[1] for row in rows] == ["good.png"] and not any(cell.startswith(STARTS) for cell in rows[0])
-    # A class that is called so is told from "not sure" by its confidence.
-    assert rows[0][2] == "unknown" and float(rows[0][3]) < 1 or float(rows[0][3]) == 1
+    assert [row[1] for row in rows] == ["blue.png", "green.png"]
+    assert not any(cell.startswith(STARTS) for row in [header, *rows] for cell in row)
+    # A class that is called so is told from "not sure" by its probability, the largest one.
+    assert [row[2] for row in rows] == ["unknown", "unknown"]
+    assert [header[4 + int(np.argmax([float(p) for p in row[4:]]))] for row in rows] == ["p_=1+1", "p_unknown"]
+    assert main(arguments) == 0
+    assert [row[2] for row in rows_of(out)[1:]] == ["'=1+1", "unknown"]
     assert len(rows_of(tmp_path / "out.csv.unreadable.csv")) == 3
     assert all(not cell.startswith(STARTS) for row in rows_of(tmp_path / "out.csv.unreadable.csv") for cell in row)
     said = capsys.readouterr()
-    assert "Classified 1 images" in said.out and "\x1b" not in said.out + said.err
+    assert "Classified 2 images" in said.out and "\x1b" not in said.out + said.err
 
 
 @pytest.mark.slow
-def test_a_confirmed_prediction_that_was_guarded_still_means_its_class(tmp_path: Path, no_torch: None) -> None:  # noqa: F811
+def test_a_confirmed_prediction_that_was_guarded_still_means_its_class(tmp_path: Path, no_torch: None) -> None:
     work = make_world(tmp_path, classes=("=red", "-green"))
     run(work)
     answer(work, species={"red": "=red", "green": "-green"})

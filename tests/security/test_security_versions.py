@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_world import contents, make_world, no_torch, run  # noqa: F401
+from small_world import contents, make_world, run
 
 from camera_trap_al import wishes
 from camera_trap_al.errors import EXIT_DAMAGED, EXIT_USAGE
@@ -20,7 +20,7 @@ from camera_trap_al_service.cli import main
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, no_torch: None) -> Path:  # noqa: F811
+def finished(tmp_path_factory: pytest.TempPathFactory, no_torch: None) -> Path:
     work = make_world(tmp_path_factory.mktemp("versions"))
     run(work)
     return work

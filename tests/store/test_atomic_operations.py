@@ -36,7 +36,7 @@ def operations_of(act: object) -> list[Operation]:
 
 
 @pytest.mark.parametrize("mode", ["kill", "torn", "short", "eio", "enospc"])
-@pytest.mark.parametrize("n", range(1, 6))
+@pytest.mark.parametrize("n", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 5)), 2, 4])
 def test_a_replaced_file_is_the_old_or_the_new_one(tmp_path: Path, n: int, mode: str) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"old")
