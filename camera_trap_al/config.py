@@ -116,7 +116,12 @@ class EmbeddingConfig:
     )
     feat_dim: int = option(256, "Numbers in one embedding.", low=1, alias="feat_dim")
     loss: str = option("triplet", "Loss of the training: triplet, siamese (pairs) or softmax.", alias="embedding_loss_type")
-    margin: float = option(1.0, "Margin of the triplet loss (squared distance).", low=0, alias="embedding_loss_margin")
+    margin: float = option(
+        1.0,
+        "Margin of the triplet loss (squared distance) or of the siamese one (distance).",
+        low=0,
+        alias="embedding_loss_margin",
+    )
     selection: str = option(
         "random",
         "Which of a batch count. triplet: random, hardest or semi_hard; siamese: random or hard_pair; softmax: all.",

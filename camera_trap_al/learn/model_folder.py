@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from camera_trap_al.errors import ModelError
 from camera_trap_al.images import IMAGE_PX
-from camera_trap_al.learn.backbones import build_network, sister_pipeline_reads
+from camera_trap_al.learn.backbones import build_network, load_tensors, sister_pipeline_reads
 from camera_trap_al.learn.data import INPUT_PX
 from camera_trap_al.learn.losses import losses
 from camera_trap_al.learn.settings import ModelSettings
@@ -243,7 +243,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _load(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
-        module.load_state_dict(dict(tensors))
+        load_tensors(module, tensors)
     except RuntimeError as error:
         raise ModelError(
             f"The weights in {path} do not fit its architecture.", hint="Set this folder aside."

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from camera_trap_al.errors import ModelError, UsageError
-from camera_trap_al.learn.backbones import backbones
+from camera_trap_al.learn.backbones import check_arch
 from camera_trap_al.learn.batches import balanced_batches, single_batches
-from camera_trap_al.learn.losses import losses, selections
+from camera_trap_al.learn.losses import check_selection
 from camera_trap_al.registry import Registry
 
 loaders: Registry[Loader] = Registry("loader")
@@ -21,8 +21,8 @@ loaders: Registry[Loader] = Registry("loader")
 class ModelSettings:
     """What a model *is*; fixed for its life and that of its descendants.
 
-    `feat_dim` is the number of embedding dimensions. `margin` is in squared embedding distance and, like `selection`
-    (how triplets are chosen), used by the triplet loss only.
+    `feat_dim` is the number of embedding dimensions. `margin` (in squared embedding distance for triplets, in distance
+    for pairs) and `selection` (which triplets or pairs count) have no meaning for the softmax loss.
     """
 
     arch: str = "resnet18"
@@ -33,13 +33,12 @@ class ModelSettings:
 
     def check(self) -> None:
         """Raise `UnknownNameError` or `UsageError` for a setting that cannot be used."""
-        backbones.check(self.arch)
-        losses.check(self.loss)
-        selections.check(self.selection)
+        check_arch(self.arch)
         if not 1 <= self.feat_dim <= 4096:
             raise UsageError(f"feat_dim is {self.feat_dim}.", hint="Choose 1 to 4096; 256 is usual.")
         if not self.margin >= 0:
             raise UsageError(f"embedding_loss_margin is {self.margin}.", hint="Choose 0 or more; 1.0 is usual.")
+        check_selection(self.loss, self.selection, self.margin)
 
     def as_facts(self) -> dict[str, Any]:
         """Return the settings for JSON."""

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.records import Item
 from camera_trap_al.errors import ModelError
 from camera_trap_al.learn.data import Erasure, PixelMemory, Problem, Reader, augment, map_ahead, read_or_say_why
 from camera_trap_al.learn.device import BatchLimit, as_channels_last, derived_seed, pick_device
-from camera_trap_al.learn.losses import losses, selections
+from camera_trap_al.learn.losses import losses, selection_for
 from camera_trap_al.learn.model_folder import Draft, is_finished, read_draft, write_draft
 from camera_trap_al.learn.raw_onnx import by_colour, standardised
 from camera_trap_al.learn.settings import SAVED, Progress, Tick, TrainSettings, loaders, no_tick
@@ -142,13 +143,19 @@ class _Training:
 
     def run(self, work: _Work, tick: Tick, commit_every_s: float) -> dict[int, Problem]:
         """Train the epochs that are left; return what could not be read."""
-        log.info("Training embedding model...")
+        started = time.monotonic()
+        log.info(
+            "Training embedding model... (%d images, epochs %d to %d)",
+            len(work.labels),
+            self.draft.epoch + 1,
+            self.settings.epochs,
+        )
         self.network.train()
         devices = [torch.cuda.current_device()] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             while self.draft.epoch < self.settings.epochs:
                 self._run_epoch(work, tick, commit_every_s)
-        log.info("Finished training embedding model...")
+        log.info("Finished training embedding model... (in %s)", in_time(time.monotonic() - started))
         return work.problems
 
     def _run_epoch(self, work: _Work, tick: Tick, commit_every_s: float) -> None:
@@ -170,16 +177,26 @@ class _Training:
         log.info("Epoch %d of %d: mean loss %.4f", draft.epoch, epochs, sum(losses_seen) / max(1, len(losses_seen)))
 
     def _learn(self, batch: _Batch) -> list[float]:
-        """Take one step of the optimiser, or several smaller ones where memory is short; return their losses."""
+        """Take one step of the optimiser, or several smaller ones where memory is short; return their losses.
+
+        An image that is alone in a step is left out: batch norm finds no spread in it, and it has no other to be near to.
+        """
         torch.manual_seed(batch.seed)
         generator = torch.Generator().manual_seed(batch.seed)
         limit = BatchLimit(self.draft.batch_limit or len(batch))
         measured = limit.run(lambda start, stop: self._step(batch, start, stop, generator), len(batch))
+        if limit.size < min(2, len(batch)):
+            raise ModelError(
+                "Memory is too short to train with even two images at once.",
+                hint="End other programs, or choose a smaller embedding_arch (resnet18, mobilenet_v3_small).",
+            )
         if limit.size < len(batch):
             self.draft.batch_limit = limit.size
-        return measured
+        return [value for value in measured if value is not None]
 
-    def _step(self, batch: _Batch, start: int, stop: int, generator: torch.Generator) -> float:
+    def _step(self, batch: _Batch, start: int, stop: int, generator: torch.Generator) -> float | None:
+        if stop - start < 2:
+            return None
         settings = self.draft.facts.settings
         images = standardised(torch.from_numpy(batch.images[start:stop]).to(self.device), self.mean, self.std)
         for image, erasure in zip(images, batch.erasures[start:stop], strict=True):
@@ -189,7 +206,7 @@ class _Training:
                 image[:, erasure.top : bottom, erasure.left : right] = noise
         labels = torch.from_numpy(batch.labels[start:stop]).to(self.device)
         self.optimiser.zero_grad()
-        measure, select = losses[settings.loss].measure, selections[settings.selection]
+        measure, select = losses[settings.loss].measure, selection_for(settings.loss, settings.selection)
         loss = measure(self.network(images), labels, self.head, settings.margin, select, generator)
         value = loss.item()
         if not math.isfinite(value):

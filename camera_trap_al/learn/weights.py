@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import logging
 import os
 import re
 import urllib.request
@@ -16,36 +17,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from camera_trap_al.errors import ModelError, WeightsMissingError
-from camera_trap_al.learn.backbones import backbones
+from camera_trap_al.learn.backbones import backbones, load_tensors
 from camera_trap_al.learn.settings import Progress, Tick, no_tick
+from camera_trap_al.learn.torchvision_files import DOWNLOAD_FROM, TORCHVISION_FILES
 from camera_trap_al.store.atomic import make_folder, permitted, replace_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 DOWNLOAD_TIMEOUT_S = 30.0
-DOWNLOAD_FROM = "https://download.pytorch.org/models/"
-# torchvision's ImageNet weights, its default first; the eight digits are the beginning of the file's SHA-256.
-TORCHVISION_FILES = {
-    "resnet18": ("resnet18-f37072fd.pth",),
-    "resnet34": ("resnet34-b627a593.pth",),
-    "resnet50": ("resnet50-11ad3fa6.pth", "resnet50-0676ba61.pth"),
-    "resnet101": ("resnet101-cd907fc2.pth", "resnet101-63fe2227.pth"),
-    "resnet152": ("resnet152-f82ba261.pth", "resnet152-394f9c45.pth"),
-    "resnext50_32x4d": ("resnext50_32x4d-1a0047aa.pth", "resnext50_32x4d-7cdf4587.pth"),
-    "resnext101_32x8d": ("resnext101_32x8d-110c445d.pth", "resnext101_32x8d-8ba56ff5.pth"),
-    "resnext101_64x4d": ("resnext101_64x4d-173b62eb.pth",),
-    "wide_resnet50_2": ("wide_resnet50_2-9ba9bcbe.pth", "wide_resnet50_2-95faca4d.pth"),
-    "wide_resnet101_2": ("wide_resnet101_2-d733dc28.pth", "wide_resnet101_2-32ee1156.pth"),
-    "mobilenet_v2": ("mobilenet_v2-7ebf99e0.pth", "mobilenet_v2-b0353104.pth"),
-    "mobilenet_v3_small": ("mobilenet_v3_small-047dcff4.pth",),
-    "mobilenet_v3_large": ("mobilenet_v3_large-5c1a4163.pth", "mobilenet_v3_large-8738ca79.pth"),
-}
 # Names under which programs wrap a network; the sister pipeline's are `module.inner_model.` and `module.embedding.`.
 WRAPPERS = frozenset({"module", "model", "backbone", "encoder", "embedding", "inner_model", "network", "state_dict"})
 STATE_KEYS = ("state_dict", "model_state_dict", "embedding_model_state_dict", "model")
+# Names that layers had when torchvision's files were made, densenet's and vit's, and what they are now.
+RENAMED = (
+    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\."), r"\1\2."),
+    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
+    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
+)
 LEAST_MATCH = 0.5
 SHOWN_KEYS = 3
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -176,7 +169,7 @@ def _inner_state(content: Any) -> Mapping[str, Any] | None:
 def fit_weights(network: nn.Module, arch: str, state: Mapping[str, Tensor], *, source: str) -> None:
     """Copy the weights of a backbone's body by name into `network`; the last layer is left out.
 
-    Names may be wrapped (`module.`, `model.`, `backbone.` and the like).
+    Names may be wrapped (`module.`, `model.`, `backbone.` and the like). A warning names what the file lacks.
 
     Raises
     ------
@@ -185,7 +178,7 @@ def fit_weights(network: nn.Module, arch: str, state: Mapping[str, Tensor], *, s
     """
     head = backbones[arch].head + "."
     body = {name: value for name, value in network.state_dict().items() if not name.startswith(head)}
-    given = {_unwrapped(name, body): value for name, value in state.items()}
+    given = {_present_name(name, body): value for name, value in state.items()}
     counted = {name for name in body if not name.endswith("num_batches_tracked")}
     found = [name for name in body if name in given]
     if len(counted.intersection(found)) < LEAST_MATCH * len(counted):
@@ -204,7 +197,11 @@ def fit_weights(network: nn.Module, arch: str, state: Mapping[str, Tensor], *, s
         )
     if any(given[n].is_floating_point() and not given[n].isfinite().all() for n in found):
         raise ModelError(f"{source} holds numbers that are not finite.", hint="Use another file of weights.")
-    network.load_state_dict({name: given[name] for name in found}, strict=False)
+    if missing := counted - given.keys():
+        log.warning(
+            "%s lacks %d weights of %s, which start at random: %s", source, len(missing), arch, _some(missing, body)
+        )
+    load_tensors(network, {name: given[name] for name in found}, strict=False)
 
 
 def download_weights(url: str, path: Path, tick: Tick = no_tick) -> None:
@@ -257,7 +254,9 @@ def _cache_folder() -> Path:
     return Path(home).expanduser() / "hub" / "checkpoints"
 
 
-def _unwrapped(name: str, known: Mapping[str, object]) -> str:
+def _present_name(name: str, known: Mapping[str, object]) -> str:
+    for pattern, now in RENAMED:
+        name = pattern.sub(now, name)
     while name not in known and "." in name and name.split(".", 1)[0] in WRAPPERS:
         name = name.split(".", 1)[1]
     return name

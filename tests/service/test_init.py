@@ -130,8 +130,14 @@ BAD = {
     "training inside the pool": (lambda p: ["--train", str(p / "pool" / "a")], "would count twice"),
     "unknown option": (lambda p: ["-o", "active_bach=3"], "Did you mean 'active_batch'?"),
     "unknown architecture": (lambda p: ["-o", "embedding_arch=resnet81"], "Did you mean 'resnet18'?"),
-    "architecture of later": (lambda p: ["-o", "embedding_arch=densenet121"], "not in this version yet"),
-    "loss of later": (lambda p: ["-o", "embedding_loss_type=siamese"], "not in this version yet"),
+    "loss and selection that do not fit": (
+        lambda p: ["-o", "embedding_loss_data_strategy=hard_pair"],
+        "triplet",
+    ),
+    "no two of a class in a batch": (
+        lambda p: ["-o", "balanced_loader_num_samples=1"],
+        "Set loader.samples to 2 or more",
+    ),
     "weights that are not there": (lambda p: ["-o", "embedding_weights=/no/such.pt"], "does not exist"),
     "no key": (lambda p: ["-o", "x"], "is not KEY=VALUE"),
 }
