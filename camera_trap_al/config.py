@@ -115,7 +115,9 @@ class EmbeddingConfig:
         "", "File of start weights (.pt, .pth, .safetensors). Empty: as `pretrained` says.", alias="embedding_weights"
     )
     feat_dim: int = option(256, "Numbers in one embedding.", low=1, alias="feat_dim")
-    loss: str = option("triplet", "Loss of the training: triplet, siamese (pairs) or softmax.", alias="embedding_loss_type")
+    loss: str = option(
+        "triplet", "Loss of the training: triplet, siamese (pairs) or softmax.", alias="embedding_loss_type"
+    )
     margin: float = option(
         1.0,
         "Margin of the triplet loss (squared distance) or of the siamese one (distance).",

@@ -64,7 +64,9 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
     if not is_right:
         raise UsageError(
             "config.toml is written in a way that is not changed by itself.",
-            hint="Set these in an editor: " + ", ".join(f"{key} = {_toml(value)}" for key, value in values.items()) + ".",
+            hint="Set these in an editor: "
+            + ", ".join(f"{key} = {_toml(value)}" for key, value in values.items())
+            + ".",
         )
     return text
 

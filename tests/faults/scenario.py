@@ -292,7 +292,7 @@ def copy_work(source: Path, target: Path) -> None:
     """Put a copy of a work folder at `target`, times and all.
 
     A file that is only ever replaced is linked, not copied; journal, catalogue, locks and what is being written change in
-    place.
+    place, and of a label file a link would look like a change (ctime).
     """
     if target.exists():
         remove_tree(target)
@@ -302,12 +302,13 @@ def copy_work(source: Path, target: Path) -> None:
 def _copy_tree(source: str, target: str) -> None:
     # As text, since thousands of folders are copied.
     os.mkdir(target)  # noqa: PTH102
+    in_bin = source.endswith("new_labels_bin")
     with os.scandir(source) as entries:
         for entry in entries:
             path = os.path.join(target, entry.name)  # noqa: PTH118
             if entry.is_dir():
                 _copy_tree(entry.path, path)
-            elif entry.name.startswith(CHANGED_IN_PLACE) or entry.name.endswith((".lock", ".partial")):
+            elif entry.name.startswith(CHANGED_IN_PLACE) or entry.name.endswith((".lock", ".partial")) or in_bin:
                 shutil.copy2(entry.path, path)
             else:
                 os.link(entry.path, path)

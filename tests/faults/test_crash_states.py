@@ -101,7 +101,7 @@ class PowerCuts:
             data = content[path]
             if data is None:
                 path.mkdir()
-            elif path.name.startswith(IN_PLACE):
+            elif path.name.startswith(IN_PLACE) or path.parent.name == "new_labels_bin":
                 path.write_bytes(data)
             else:
                 os.link(self._stored(data), path)

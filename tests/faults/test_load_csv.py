@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import camera_trap_al
@@ -125,7 +126,11 @@ def take_in(root: Path, unrequested: str, n_pool: int) -> dict[str, Any]:
         journal=journal,
         history=history,
         catalog=SimpleNamespace(
-            fact=lambda name, default=0: default, pool_keys=lambda **_: pool, unusable=lambda keys: []
+            fact=lambda name, default=0: default,
+            pool_keys=lambda **_: pool,
+            unusable=lambda keys: [],
+            live_rows=lambda *kinds: np.zeros(0, int),
+            keys_of=lambda rows: [],
         ),
         inbox=Inbox(root, 0.0),
         append=append,

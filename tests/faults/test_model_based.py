@@ -317,7 +317,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(atomic, "sync", lambda descriptor: None)
     monkeypatch.setattr(atomic, "_sync_names", lambda path: None)
     monkeypatch.setattr(catalog, "create_engine", scenario.quick_engine)
-    monkeypatch.setattr(rounds, "shared", lambda limits: Reads())
+    monkeypatch.setattr(rounds, "shared", lambda limits, processes: Reads())
     yield
     atomic.failpoints.fail_at, atomic.failpoints.exception = 0, None
 

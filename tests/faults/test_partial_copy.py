@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from camera_trap_al import taking
@@ -74,7 +75,11 @@ class Bin:
         self.inbox = Inbox(places["bin"], SETTLE_S)
         self.config = Config(data=DataConfig(unlabelled=str(root / "images")))
         self.catalog = SimpleNamespace(
-            fact=lambda name, default=0: default, pool_keys=lambda **_: list(KEYS), unusable=lambda keys: []
+            fact=lambda name, default=0: default,
+            pool_keys=lambda **_: list(KEYS),
+            unusable=lambda keys: [],
+            live_rows=lambda *kinds: np.zeros(0, int),
+            keys_of=lambda rows: [],
         )
         self.append("classes", {"names": CLASSES, "source": "test"})
         asked = {"round": 1, "strategy": "margin", "seed": 1, "learner": 0, "checkpoint": 0}
