@@ -287,7 +287,7 @@ def build(values: Mapping[str, Any], where: str) -> Config:
             problems.append(_unknown(name, [*known, *by_alias]))
             continue
         try:
-            taken[key] = _typed(key, known[key], value)
+            taken[key] = _typed(name, known[key], value)
         except ValueError as error:
             problems.append(str(error))
     if problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,9 @@ embedding_finetuning_loader_type : Adam's learning rate and weight decay, passes
         it cannot go on; labels that were taken are safe
     """
     values: dict[str, Any] = {name: _plain(value) for name, value in locals().items()}
-    values["embedding_finetuning_period"] = int(min(max(values["embedding_finetuning_period"], 1), NEVER))
+    period = values["embedding_finetuning_period"]
+    if isinstance(period, int | float) and not math.isnan(period):
+        values["embedding_finetuning_period"] = int(min(max(period, 1), NEVER))
     root = values.pop("output_dir")
     # As the reference program's first line of its log did, so that setting a level is enough to see it.
     logging.basicConfig()

@@ -86,7 +86,7 @@ def _collect_garbage(work: Work) -> None:
     try:
         generations.prune(work.folder.models, keep)
         generations.prune(work.folder.embedding, keep)
-        for parent in (work.folder.models, work.folder.checkpoints):
+        for parent in (work.folder.models, work.folder.embedding, work.folder.checkpoints):
             generations.forget_damaged(parent)
     except OSError as error:
         log.debug("old generations stay for now: %s", error)

@@ -42,17 +42,20 @@ def bin_files(work: Work) -> BinFiles:
     """Return which label files have no receipt yet, which were not read yet, and which may still be growing."""
     needs: dict[str, list[str]] = {"unanswered": [], "untaken": [], "unsettled": []}
     try:
-        files = work.inbox.scan(time.monotonic())
+        files = work.inbox.files(time.monotonic())
         bin_folder, reports = work.folder.bin, work.folder.reports if work.folder.reports.is_dir() else None
     except OSError as error:
         log.debug("the bin cannot be listed: %s", error)
         return BinFiles()
     taken, remarks = _taken(work), _remarks(work)
+    waiting = []
     for file in files:
         receipt = receipts.read_receipt(bin_folder, reports, file.name) or {}
         need = _need(work, file, taken.get((printable_name(file.name), file.mtime_ns)), receipt, remarks)
         if need:
             needs[need].append(file.name)
+            waiting.append(file)
+    work.inbox.keep_waiting(waiting if needs["unanswered"] or needs["untaken"] else [])
     return BinFiles(*(tuple(needs[name]) for name in BinFiles._fields))
 
 

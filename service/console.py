@@ -14,24 +14,32 @@ from pathlib import Path
 from typing import Any
 
 from camera_trap_al import prompting
-from camera_trap_al.catalog.found import TRAIN, VALIDATION
-from camera_trap_al.choices import check_choices
+from camera_trap_al.catalog.catalog import Catalog
+from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
+from camera_trap_al.choices import check_choices, check_folders
 from camera_trap_al.config import Config, aliases, build
 from camera_trap_al.config_file import with_values
 from camera_trap_al.core.decision import journal_fields
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.steps import Facts, Step
-from camera_trap_al.errors import CameraTrapAlError, LabelFileError, StopRequested, UsageError, WorkFolderError
-from camera_trap_al.granting import Wish, rescan
+from camera_trap_al.errors import (
+    CameraTrapAlError,
+    LabelFileError,
+    StopRequested,
+    UsageError,
+    WorkFolderError,
+    in_words,
+)
 from camera_trap_al.labels.inbox import BinFile, Inbox, printable_name, take_private_copy
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.lease import Lease
+from camera_trap_al.lock import DaemonLock
 from camera_trap_al.loop import Loop, is_waiting
 from camera_trap_al.prompting import Refused, say
 from camera_trap_al.registry import did_you_mean
 from camera_trap_al.store import atomic, generations
 from camera_trap_al.taking import decide_file, journal_labels, known_images
-from camera_trap_al.work import image_folders, is_online, read_work_config
+from camera_trap_al.work import holds_images, image_folders, is_online, read_work_config
 from camera_trap_al_service.daemon import GIVE_UP_AFTER, SHOWING, Heart, ending, give_up, opened
 from camera_trap_al_service.init import init, survey
 from camera_trap_al_service.stopping import Stopping
@@ -65,8 +73,7 @@ def run(root: Path, values: Mapping[str, Any]) -> None:
     given = build(values, WHERE)
     given = replace(given, data=replace(given.data, **_absolute(given)))
     check_choices(given)
-    folder = WorkFolder.at(root)
-    if folder.config.is_file() and given.daemon.resume and generations.numbers(folder.checkpoints):
+    if given.daemon.resume and _has_checkpoint(root):
         log.info("Starting from checkpoint")
     else:
         _begin(root, values, given)
@@ -80,6 +87,13 @@ def run(root: Path, values: Mapping[str, Any]) -> None:
         log.info("stopped")
     finally:
         stopping.close()
+
+
+def _has_checkpoint(root: Path) -> bool:
+    if not WorkFolder.at(root).config.is_file():
+        return False
+    folder, _ = read_work_config(root)
+    return bool(generations.numbers(folder.checkpoints))
 
 
 def _absolute(config: Config) -> dict[str, str]:
@@ -134,15 +148,40 @@ def _make(root: Path, values: Mapping[str, Any]) -> None:
 
 
 def _use_folders(root: Path, given: Config) -> None:
-    """Let a start that learns anew use the folders of this call. Commits: `config.toml`."""
-    path = WorkFolder.at(root).config
-    _, config = read_work_config(root)
+    """Let a start that learns anew use the folders of this call. Commits: `config.toml`.
+
+    Raises `UsageError` for folders that cannot be used, `LockedError` while another program works here; nothing is
+    changed then.
+    """
+    folder, config = read_work_config(root)
     named = {f"data.{f.name}": getattr(given.data, f.name) for f in fields(given.data)}
     changed = {key: value for key, value in named.items() if value != config.flat()[key]}
-    if changed:
-        text = with_values(path.read_bytes().decode("utf-8-sig"), changed)
+    if not changed:
+        return
+    check_folders(image_folders(given), root)
+    lock = DaemonLock.take(folder)
+    try:
+        if not _holds_known_images(folder, Path(given.data.unlabelled)):
+            raise UsageError(
+                f"{root} was made for the images in {config.data.unlabelled}; {given.data.unlabelled} holds other pictures,"
+                " which the labels are not for. Nothing was changed.",
+                hint="Name another output_dir for them.",
+            )
+        text = with_values(folder.config.read_bytes().decode("utf-8-sig"), changed)
         with atomic.permitted(root):
-            atomic.replace_bytes(path, text.encode("utf-8"))
+            atomic.replace_bytes(folder.config, text.encode("utf-8"))
+    finally:
+        lock.release()
+
+
+def _holds_known_images(folder: WorkFolder, root: Path) -> bool:
+    if not folder.catalog.exists():
+        return True
+    catalog = Catalog.open(folder.catalog, read_only=True)
+    try:
+        return holds_images(catalog, POOL, root)
+    finally:
+        catalog.close()
 
 
 def _adapted(config: Config, values: Mapping[str, Any], given: Config) -> Config:
@@ -262,7 +301,8 @@ class _Console:
         while self._open_round():
             input(prompting.PROMPT)
             self._lease.check()
-            self._give_up_gone_images()
+            if not self._give_up_gone_images():
+                continue
             # Whatever came meanwhile: wishes, new images, images that are gone.
             if not self._prepare():
                 return
@@ -273,16 +313,23 @@ class _Console:
             else:
                 say(prompting.LOADED)
 
-    def _give_up_gone_images(self) -> None:
-        """See to it that images of the request which people deleted are not asked for any more."""
+    def _give_up_gone_images(self) -> bool:
+        """See to it that images of the request which people deleted are not asked for any more.
+
+        Return False while the folder of images is away as a whole.
+        """
         root, asked = self._work.pool_root(), self._work.history.awaited()
-        gone = [str(root / key.path) for key in asked if not (root / key.path).exists()]
+        gone = [key for key in asked if not (root / key.path).exists()]
         if not gone:
-            return
-        few = 5 * len(gone) <= max(5, len(asked)) and is_online(root, self._work.catalog.fact("top", []))
-        say((prompting.GONE if few else prompting.MANY_GONE).format(gone, self._work.folder.root))
+            return True
+        online = is_online(root, self._work.catalog.fact("top", []))
+        few = online and 5 * len(gone) <= max(5, len(asked))
+        paths = [str(root / key.path) for key in gone]
+        say((prompting.GONE if few else prompting.MANY_GONE).format(paths, self._work.folder.root))
         if few:
-            rescan(self._work, Wish("", "rescan", {"gone": True}))
+            # These alone: others that are not seen now may be on a disk that is away.
+            self._work.catalog.give_up(gone)
+        return online
 
     def _take(self) -> None:
         """Take the label file that lies in the bin, whole or not at all. Commits: a journal line. Raises `Refused`."""
@@ -318,6 +365,8 @@ class _Console:
             prompting.check_whole(decision, asked, images, path_of, may_skip=True)
         except LabelFileError as error:
             raise Refused(f"{prompting.refusal(error, asked, path_of)}\n{which}") from error
+        except OSError as error:
+            raise Refused(f"{prompting.NOT_LOADED}\n{in_words(error)}\n{which}") from error
         except Refused as refused:
             raise Refused(f"{refused}\n{which}") from refused
         journal_labels(work, copy, journal_fields(decision))

@@ -155,12 +155,12 @@ def _run_loop(loop: Loop, until: str, lease: Lease) -> None:
 
 def _list_the_newest(loop: Loop) -> None:
     # A network that waits to be trained comes before the lists, and a run until "waiting" does not begin it.
-    facts = loop.look()[0]
-    if facts.listed != (facts.mark, facts.pool_version):
-        try:
+    try:
+        facts = loop.look()[0]
+        if facts.listed != (facts.mark, facts.pool_version):
             list_all(loop.work, facts)
-        except OSError as error:
-            log.warning("labels.csv, or a list beside it, cannot be written now: %s", error)
+    except OSError as error:
+        log.warning("labels.csv, or a list beside it, cannot be written now: %s", error)
 
 
 def ending(loop: Loop, until: str) -> Callable[[Facts, Step], bool]:

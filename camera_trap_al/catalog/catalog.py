@@ -198,6 +198,12 @@ class Catalog:
             note_fact(connection, "away", sorted(away))
         return away
 
+    def give_up(self, keys: Sequence[ImageKey]) -> None:
+        """Let pool images count as missing until a scan sees them again. One transaction."""
+        with self._write() as connection:
+            sightings.give_up(connection, [key.path for key in keys])
+            _change_pool(connection)
+
     def absorb(
         self, shard: str, problems: Mapping[int, tuple[str, str]], hashes: Mapping[int, str] | None = None
     ) -> None:
@@ -267,9 +273,8 @@ class Catalog:
 
     def validation(self) -> tuple[RowArray, list[str]]:
         """Return the rows of the validation folder, in the order of their key hashes, and their species."""
-        return self._rows_and_text(
-            self._usable(images.c.key_hash, images.c.class_name).where(images.c.root == VALIDATION)
-        )
+        query = self._usable(images.c.key_hash, images.c.class_name)
+        return self._rows_and_text(query.where(images.c.root == VALIDATION))
 
     def _rows_and_text(self, *queries: Select[Any]) -> tuple[RowArray, list[str]]:
         with self._engine.connect() as connection:
@@ -321,9 +326,8 @@ class Catalog:
         with self._engine.connect() as connection:
             for part in parts(wanted):
                 query = select(items.c.row, images.c.path).join(images, images.c.id == items.c.image)
-                found |= {
-                    row: ImageKey.of(path) for row, path in connection.execute(query.where(items.c.row.in_(part)))
-                }
+                query = query.where(items.c.row.in_(part))
+                found |= {row: ImageKey.of(path) for row, path in connection.execute(query)}
         return [found[row] for row in wanted]
 
     def pool_keys(self, *, listed_only: bool = False, with_missing: bool = False) -> Iterator[ImageKey]:
@@ -367,12 +371,10 @@ class Catalog:
     def altered(self) -> list[tuple[str, str, str]]:
         """Return the labelled images whose content changed after the label: path, species, since when."""
         query = select(images.c.path, labels.c.species, images.c.altered_since)
-        query = query.join(labels, labels.c.path == images.c.path)
+        query = query.join(labels, labels.c.path == images.c.path).order_by(images.c.path)
         query = query.where(images.c.root == POOL, images.c.altered_since != "", labels.c.species.is_not(None))
         with self._engine.connect() as connection:
-            return [
-                (path, species, since) for path, species, since in connection.execute(query.order_by(images.c.path))
-            ]
+            return [(path, species, since) for path, species, since in connection.execute(query)]
 
     def folder_classes(self) -> list[str]:
         """Return the classes of images in the training and validation folders, sorted."""

@@ -185,6 +185,13 @@ def count_missed(
     return 0.0, connection.execute(update(images).where(lost).values(missing=True)).rowcount > 0
 
 
+def give_up(connection: Connection, paths: Sequence[str]) -> None:
+    """Let pool images count as missing until a scan sees them again."""
+    for part in parts(paths):
+        here = and_(images.c.root == POOL, images.c.path.in_(part))
+        connection.execute(update(images).where(here).values(missed=MISSING_AFTER_SCANS, missing=True))
+
+
 def take_problems(connection: Connection, problems: Mapping[int, tuple[str, str]]) -> None:
     """Note which rows' images cannot be read: row → (code, text)."""
     image = select(items.c.image).where(items.c.row == bindparam("of_row"), items.c.live).scalar_subquery()

@@ -123,8 +123,14 @@ class ExtendedImageFolder(ImageFolder):
         return new
 
     def update_labels(self, new_labels: Mapping[int, str]) -> None:
-        """Give images labels: index → class name. Raises `UsageError` for a name that is no class; nothing is changed then."""
+        """Give images labels: index → class name.
+
+        Raises `UsageError` for a name that is no class, or an index that no image has; nothing is changed then.
+        """
         self._check_classes(dict.fromkeys(new_labels.values()), "among the new labels")
+        unknown = [index for index in new_labels if not 0 <= index < len(self.samples)]
+        if unknown:
+            raise UsageError(f"There is no image number {unknown[0]}; there are {len(self.samples)}, from 0 on.")
         for index, name in new_labels.items():
             self._set_target(index, self.class_to_idx[name])
 
@@ -147,11 +153,11 @@ class ExtendedImageFolder(ImageFolder):
         return self.classes, self.class_to_idx
 
     def get_snapshot(self) -> pd.DataFrame:
-        """Return a data frame of `path`, relative to `root`, and `label`, a class name or "unlabelled"."""
+        """Return a data frame of `path`, absolute, and `label`, a class name or "unlabelled"."""
         import pandas as pd
 
         names = [UNLABELLED if target == self.unlab_class_num else self.classes[int(target)] for target in self.targets]
-        return pd.DataFrame({"path": [self.relative_path(i) for i in range(len(self))], "label": names})
+        return pd.DataFrame({"path": [path for path, _ in self.samples], "label": names})
 
     def get_path_csv(self, inds: Sequence[int]) -> pd.DataFrame:
         """Return a data frame of `path`, the absolute paths of these images, whose index holds their indices."""

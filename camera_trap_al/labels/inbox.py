@@ -21,6 +21,7 @@ from camera_trap_al.store import atomic
 
 EMPTY_FOR_S = 60.0
 DOUBT_FACTOR = 5
+TURNS_BETWEEN_SCANS = 10
 KEPT_NAMES = 32_768
 _CLOSED = "it cannot be opened"
 MAX_BYTES = Limits.file_bytes
@@ -101,6 +102,8 @@ class Inbox:
         self._looks: dict[str, _Look] = {}
         self._files: list[BinFile] = []
         self._problem = ""
+        self._waiting: list[BinFile] = []
+        self._turns = 0
 
     def scan(self, now_s: float) -> list[BinFile]:
         """Return the CSV files of the folder in the order (mtime, name) in which they are taken in.
@@ -124,6 +127,18 @@ class Inbox:
         files = [self._judge(look, now_s - look.since_s) for look in looks.values()]
         self._files = sorted(files, key=lambda file: (file.mtime_ns, os.fsencode(file.name)))
         return self._files
+
+    def files(self, now_s: float) -> list[BinFile]:
+        """Return the files of a new scan; for some turns after `keep_waiting`, those that wait."""
+        if self._waiting and self._turns < TURNS_BETWEEN_SCANS:
+            self._turns += 1
+            return self._waiting
+        self._turns = 0
+        return self.scan(now_s)
+
+    def keep_waiting(self, files: list[BinFile]) -> None:
+        """Note which files of a folder full of them wait for their turn; looking at all of them takes longer than one."""
+        self._waiting = files
 
     def last_seen(self, name: str) -> BinFile | None:
         """Return a file as the last scan saw it, None if it was not there."""

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from camera_trap_al.store import atomic
 from camera_trap_al.store.json_files import read_object
 
 FINISHED = "finished"
+COLUMNS = ["File", "RelativePath", "Selected"]
+LONGEST_HEADER = 1 << 16
 NEW_AFTER_S = 30.0
 NO_RIGHT_AFTER_S = 600.0
 _digests: dict[Path, tuple[tuple[int, int], str]] = {}
@@ -45,8 +48,11 @@ class Selector:
     ) -> None:
         """Select `keys` among the images that `listed` yields. Commits: `label_request.json`.
 
-        Raises `FileHeldError` while the selector cannot be replaced, even if the other file could be written.
+        A selector into which somebody wrote columns of their own, which may be labels, is kept in the folder of the
+        request first. Raises `FileHeldError` while the selector cannot be replaced, even if the other file could be
+        written.
         """
+        self._keep_foreign_columns()
         try:
             write_selector(self.path, listed(), keys)
         except OSError as error:
@@ -81,6 +87,24 @@ class Selector:
         """Return the round that the selector or the file that stands in for it shows, else 0."""
         return self.placed() or read_placed(self._request, self.new)
 
+    def _keep_foreign_columns(self) -> None:
+        try:
+            with self.path.open("rb") as file:
+                is_ours = len(re.split(rb"[,;\t]", file.readline(LONGEST_HEADER))) <= len(COLUMNS)
+                data = b"" if is_ours else self.path.read_bytes()
+        except OSError:
+            return
+        if is_ours:
+            return
+        kept = self._request.with_name(f"selector-{hashlib.sha256(data).hexdigest()[:12]}.csv")
+        atomic.replace_bytes(kept, data)
+        log.warning(
+            "request: somebody wrote into %s, which is replaced now; what it held is kept as %s. If these are labels, put"
+            " that file into new_labels_bin",
+            self.path,
+            kept,
+        )
+
     def _held_error(self, held_s: float) -> FileHeldError:
         text = f"The selector waits: {self.path} cannot be replaced, since another program holds it."
         hint = "Close it in Excel or Timelapse; the program goes on by itself."
@@ -102,7 +126,7 @@ def write_selector(path: Path, keys: Iterable[ImageKey], selected: Collection[Im
     """
     chosen = frozenset(selected)
     rows = ([key.file, key.relative_path, "true" if key in chosen else "false"] for key in keys)
-    _write_csv(path, ["File", "RelativePath", "Selected"], rows)
+    _write_csv(path, COLUMNS, rows)
 
 
 def write_request(path: Path, selector: Path, *, round_: int | str, keys: Iterable[ImageKey], why: str = "") -> None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import camera_trap_al.prompting as prompting
 from camera_trap_al.core.intake import IntakeSettings, decide
-from camera_trap_al.core.matching import KnownClasses, KnownImages
+from camera_trap_al.core.matching import ClassMatch, KnownClasses, KnownImages, nfc
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.errors import HELD, LabelFileError, UsageError
+from camera_trap_al.labels.inbox import BinFile
 from camera_trap_al.labels.species_csv import read_species_csv
 from camera_trap_al.labels.timelapse import write_selector
 from camera_trap_al.layout import WorkFolder
@@ -27,15 +28,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMN = "Species"
-# Which names are classes is the data set's to say, so here each name is one.
-ANY_CLASS = IntakeSettings(auto_add=True, auto_add_min=1)
+
+
+class _AnyClass(KnownClasses):
+    """Each name is a class, as it is spelled: which there are is the data set's to say."""
+
+    def match(self, text: str) -> ClassMatch:
+        return ClassMatch("class", nfc(text).strip())
 
 
 class LabelRetriever:
     """Requests of images by index, the selector CSV that shows them, and the bin into which the labels come.
 
     `label_bin_dir`, `timelapse_selector_path` and `label_request_path` say where these are. `df_new_labels` holds the
-    labels of the last label file that was whole, a data frame by index with `path` and `Species`.
+    labels of the last label file that was whole, a data frame by index with `path`, `File`, `RelativePath` and `Species`.
 
     Parameters
     ----------
@@ -59,6 +65,8 @@ class LabelRetriever:
         self._images = KnownImages(self._keys.values())
         self.df_lr_template = self._template(data_paths)
         self.df_new_labels: pd.DataFrame | None = None
+        self._read_last: BinFile | None = None
+        self._taken: set[BinFile] = set()
         for path in (folder.bin, folder.data):
             atomic.make_folder(path)
 
@@ -85,6 +93,8 @@ class LabelRetriever:
         while True:
             input(prompting.PROMPT)
             if self.labels_file_valid(label_request):
+                if self._read_last is not None:
+                    self._taken.add(self._read_last)
                 return self.unpack_new_labels()
 
     def submit_label_request(self, label_request: Sequence[int]) -> None:
@@ -105,12 +115,15 @@ class LabelRetriever:
     def labels_file_valid(self, lr_indices: Sequence[int], overwrite_new_labels: bool = True) -> bool:
         """Return whether the first label file in the bin gives each of these images one label; print why if not.
 
-        Labels of other images do not matter. Unless `overwrite_new_labels` is False, `df_new_labels` then holds them.
+        A file that answered an earlier request is read where there is no other. Labels of other images do not matter.
+        Unless `overwrite_new_labels` is False, `df_new_labels` then holds them.
         """
         try:
             labels = self._read(list(lr_indices))
         except Refused as refused:
             say(str(refused))
+            if self._read_last is not None:
+                say(f"The file that was read is {self._read_last.path}.")
             return False
         if overwrite_new_labels:
             self.df_new_labels = self._frame(labels)
@@ -126,18 +139,19 @@ class LabelRetriever:
     def _read(self, indices: list[int]) -> dict[int, str]:
         """Return index → class name. Raises `Refused`."""
         asked = [self._keys[index] for index in indices]
-        file = prompting.first_label_file(Path(self.label_bin_dir))
+        self._read_last = None
+        self._read_last = file = prompting.first_label_file(Path(self.label_bin_dir), self._taken.__contains__)
         try:
             source = read_species_csv(file.path, column=COLUMN, knows=self._images.knows)
             decision = decide(
                 source.rows,
                 images=self._images,
-                classes=KnownClasses((), skip_words=(), reserved=()),
+                classes=_AnyClass(()),
                 requested=frozenset(asked),
                 awaited=asked,
                 current=lambda key: None,
                 published={},
-                settings=ANY_CLASS,
+                settings=IntakeSettings(),
             )
         except LabelFileError as error:
             raise prompting.refusal(error, asked, self._path_of) from error
@@ -149,7 +163,7 @@ class LabelRetriever:
 
     def _key(self, path: str) -> ImageKey:
         try:
-            return ImageKey.of(Path(path).relative_to(self._root).as_posix())
+            return ImageKey.of(Path(os.path.normpath(path)).relative_to(os.path.normpath(self._root)).as_posix())
         except ValueError as error:
             text = f"{path} is not below {self._root}."
             raise UsageError(text, hint="Only images of the folder to label can be asked for.") from error
@@ -165,5 +179,7 @@ class LabelRetriever:
     def _frame(self, labels: Mapping[int, str]) -> pd.DataFrame:
         import pandas as pd
 
-        paths = [str(self._path_of(self._keys[index])) for index in labels]
-        return pd.DataFrame({"index": list(labels), "path": paths, COLUMN: list(labels.values())}).set_index("index")
+        keys = [self._keys[index] for index in labels]
+        columns = {"path": [str(self._path_of(key)) for key in keys], "File": [key.file for key in keys]}
+        columns |= {"RelativePath": [key.relative_path for key in keys], COLUMN: list(labels.values())}
+        return pd.DataFrame(columns, index=pd.Index(list(labels), name="index"))

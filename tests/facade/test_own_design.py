@@ -80,6 +80,7 @@ def test_a_folder_gives_image_class_and_path_and_takes_others(folder: Any, drawn
         "red",
         "green",
     ]
+    assert list(snapshot["path"]) == [path for path, _ in folder.samples], "so that another program finds them"
     paths = folder.get_path_csv([8, 6])
     assert list(paths.index) == [8, 6] and paths.index.name == "index" and paths.loc[8, "path"] == folder.samples[8][0]
 
@@ -89,6 +90,8 @@ def test_labels_and_folders_that_cannot_be_used_change_nothing(folder: Any, draw
     targets = list(folder.targets)
     with pytest.raises(ValueError, match="'rad'.*Did you mean 'red'"):
         folder.update_labels({0: "red", 1: "rad"})
+    with pytest.raises(ValueError, match="no image number 6"):
+        folder.update_labels({0: "red", 6: "red"})
     with pytest.raises(ValueError, match="no class"):
         folder.add_data(drawn / "pool")
     with pytest.raises(ValueError, match="no photograph"):
@@ -265,6 +268,28 @@ def test_a_file_is_good_if_each_image_asked_for_has_one_label(
         assert retriever.labels_file_valid([40]) and retriever.unpack_new_labels() == {40: rows[0].split(",")[2]}
 
 
+def test_classes_that_differ_only_in_upper_and_lower_case_stay_apart(retriever: LabelRetriever) -> None:
+    rows = ["IMG_00.jpg,site a,Fox", "IMG_02.jpg,site a,fox", "IMG_04.jpg,site a,fox", ""]
+    text = "\n".join(["File,RelativePath,Species", *rows])
+    (Path(retriever.label_bin_dir) / "a.csv").write_text(text, encoding="utf-8")
+    assert retriever.labels_file_valid([40, 41, 42])
+    assert retriever.unpack_new_labels() == {40: "Fox", 41: "fox", 42: "fox"}
+    frame = retriever.df_new_labels
+    assert frame is not None and list(frame.columns) == ["path", "File", "RelativePath", "Species"]
+
+
+def test_a_file_that_answered_an_earlier_request_does_not_hide_a_new_one(
+    retriever: LabelRetriever, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = Path(retriever.work_dir)
+    acts = [lambda: answer(work, "a.csv"), lambda: None, lambda: answer(work, "b.csv")]
+    monkeypatch.setattr("builtins.input", lambda prompt="": acts.pop(0)())
+    assert list(retriever.request_labels([40])) == [40] and list(retriever.request_labels([41])) == [41]
+    said = capsys.readouterr().out
+    assert said.count("Not all label requests") == 1
+    assert f"The file that was read is {work / 'new_labels_bin' / 'a.csv'}." in said
+
+
 def test_a_held_selector_is_asked_to_be_closed(
     retriever: LabelRetriever, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -281,6 +306,12 @@ def test_a_held_selector_is_asked_to_be_closed(
     said = capsys.readouterr().out
     assert said == f"{prompting.HELD.format(retriever.timelapse_selector_path)}\n{prompting.UPDATED}\n"
     assert Path(retriever.timelapse_selector_path).is_file()
+
+
+def test_a_folder_may_be_named_by_way_of_another(drawn: Path, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"path": [str(drawn / "pool" / "site a" / "IMG_00.jpg")]})
+    retriever = LabelRetriever(drawn / "train" / ".." / "pool", tmp_path / "work", frame)
+    assert list(retriever.df_lr_template["RelativePath"]) == ["site a"]
 
 
 def test_images_elsewhere_cannot_be_asked_for(tmp_path: Path) -> None:

@@ -168,12 +168,12 @@ def _kills(sweep: Failures, long: int) -> Iterator[Callable[[], None]]:
 
 
 def _failures(sweep: Failures, long: int) -> Iterator[Callable[[], None]]:
-    """Each operation fails in one way, the next one in another; the first of its kind on such a file fails in every way."""
+    """Each operation fails in one way, the next one in another; with `--long` each in every way."""
     tried = set()
     for n, operation in enumerate(sweep.operations, 1):
         for i, mode in enumerate(RAISING):
             kind = (operation.name, KIND.sub("N", operation.path.name), mode)
-            if long > 1 or n % len(RAISING) == i or kind not in tried:
+            if long > 1 or n % len(RAISING) == i:
                 tried.add(kind)
                 yield partial(sweep.after_failure, n, mode)
     sweep.counts["kinds"] = len(tried)
