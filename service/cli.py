@@ -277,7 +277,7 @@ def _import_labels(options: argparse.Namespace) -> int:
     lines, texts = labels_to_import(options.work, options.file, options.base)
     say(*lines)
     options.wish = "import-labels"
-    return max(_wish(options, text=text) for text in texts)
+    return max((_wish(options, text=text) for text in texts), default=0)
 
 
 def _relocate(options: argparse.Namespace) -> int:

@@ -219,8 +219,6 @@ class _Console:
     def run(self) -> None:
         """Take turns with the person until nothing is left to ask."""
         try:
-            if not self._work.config.daemon.resume:
-                self._close_round()
             while self._prepare() or self._ask():
                 self._wait_for_labels()
             log.info("No unlabelled images remain. Terminating program")
@@ -237,12 +235,6 @@ class _Console:
         with contextlib.suppress(Exception):
             if self._lease.lost_to is None:
                 self._heart.say_last(self._loop, "stopped", problem)
-
-    def _close_round(self) -> None:
-        """Let a start that learns anew choose for itself what to ask. Commits: a journal line."""
-        number = self._open_round()
-        if number:
-            self._work.append("close", {"round": number})
 
     def _open_round(self) -> int:
         return self._work.history.open_round(self._work.config.query.min_answered)
@@ -303,15 +295,24 @@ class _Console:
             self._lease.check()
             if not self._give_up_gone_images():
                 continue
-            # Whatever came meanwhile: wishes, new images, images that are gone.
-            if not self._prepare():
-                return
             try:
-                self._take()
+                if self._take_now_or_later():
+                    say(prompting.LOADED)
             except Refused as refused:
                 say(str(refused))
-            else:
-                say(prompting.LOADED)
+
+    def _take_now_or_later(self) -> bool:
+        """Take the label file; if it is refused, once more when all is done that came meanwhile: wishes, new images.
+
+        Return False where that closed the request. Raises `Refused`.
+        """
+        try:
+            self._take()
+        except Refused:
+            if not self._prepare():
+                return False
+            self._take()
+        return True
 
     def _give_up_gone_images(self) -> bool:
         """See to it that images of the request which people deleted are not asked for any more.

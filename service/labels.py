@@ -50,6 +50,8 @@ def image_history(root: Path, image: str) -> list[str]:
 def labels_to_import(root: Path, file: Path, base: str) -> tuple[list[str], list[str]]:
     """Return lines that say what a `path,label` file holds, and its labels of images of the pool as label files.
 
+    Images that have another label here are left out: it is the newer one, as far as anybody can tell.
+
     `base` is the folder that its paths begin with; "" for the image root. Raises `UsageError` where no path lies below
     it, with the folder that was probably meant.
     """
@@ -71,10 +73,15 @@ def labels_to_import(root: Path, file: Path, base: str) -> tuple[list[str], list
             else f"Start `camera-trap-al run {root}` first, so that its images are known.",
         )
     elsewhere = len(found.pairs) - len(pairs)
+    here = _labels_here(root, folder)
+    pairs = [(path, label) for path, label in pairs if here.get(path, label) == label]
+    stay = len(found.pairs) - elsewhere - len(pairs)
     lines = [
         f"{file}: {len(pairs)} labels of images below {base or config.data.unlabelled}; {elsewhere} of images elsewhere"
         f" (such as training images) and {found.unlabelled} without a label are left out."
     ]
+    if stay:
+        lines.append(f"{stay} images have another label here, which stays.")
     return lines, list(as_label_files(pairs, ROWS_OF_ONE_IMPORT))
 
 
@@ -135,6 +142,13 @@ def _find(root: Path, image: str, history: History) -> ImageKey:
         text = f"'{shown(image)}' is no image of the pool."
         raise UsageError(text, hint=f"Did you mean '{nearest}'?" if nearest else "Such as 'site 1/IMG_0001.JPG'.")
     return key
+
+
+def _labels_here(root: Path, folder: WorkFolder) -> dict[str, str]:
+    """Return the labels that images of the pool have now, by path."""
+    if not folder.journal.exists():
+        return {}
+    return {key.path: label.species for key, label in _read(root)[1].labels.items()}
 
 
 def _pool(folder: WorkFolder) -> list[ImageKey]:

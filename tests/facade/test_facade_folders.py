@@ -144,7 +144,7 @@ def test_a_label_file_that_another_program_holds_is_told_and_read_at_the_next_en
 ) -> None:
     from camera_trap_al_service import console
 
-    read, held = console.take_private_copy, [True]
+    read, held = console.take_private_copy, [True, True]  # at one enter it is tried twice
 
     def read_unless_held(*given: Any) -> Any:
         if held:

@@ -71,6 +71,20 @@ def test_paths_of_another_computer_need_the_folder_that_is_proposed(new_season: 
     assert len(labelled(season)) == 20
 
 
+def test_a_label_that_is_here_stays(new_season: Any, capsys: Any) -> None:
+    season = new_season()
+    season.turn()
+    first = season.asked()[0]
+    season.drop("a.csv", {first: "red"})
+    season.turn()
+    file = season.root / "labels.csv"
+    file.write_text(f"path,label\n{first},blue\n{season.asked()[1]},green\n", encoding="utf-8")
+    assert main(["import-labels", str(season.work), str(file)]) == 0
+    assert "1 images have another label here, which stays" in capsys.readouterr().out
+    season.turn()
+    assert sorted(labelled(season).values()) == ["green", "red"]
+
+
 def test_an_import_is_taken_once_and_can_be_undone(new_season: Any, capsys: Any) -> None:
     season = new_season()
     season.turn()
