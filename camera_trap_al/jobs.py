@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 FIRST_POOL_ROWS = 20_000
 REFERENCE_CANDIDATES = 64
 JOB_FACTS = "job.json"
+WEIGHTS = "WEIGHTS"
 log = logging.getLogger(__name__)
 jobs: Registry[Callable[[Job], None]] = Registry("job")
 
@@ -86,6 +87,10 @@ def run_job(
     CameraTrapAlError
         it cannot be done; the text says why
     """
+    if name == WEIGHTS:
+        # Before the first start there is no catalogue yet.
+        fetch_weights(config, tick)
+        return
     catalog = Catalog.open(folder.catalog, roots=list(image_folders(config)), read_only=True)
     try:
         job = Job(folder, config, name, catalog, tick)
@@ -158,16 +163,15 @@ def train_first(job: Job) -> None:
     _finish(job, number, draft, parent=0, settings=settings, rows=rows, species=species)
 
 
-@jobs.register("WEIGHTS")
-def fetch_weights(job: Job) -> None:
+def fetch_weights(config: Config, tick: Tick) -> None:
     """Make sure that the start weights of a first model are on this computer. Commits: the file in torchvision's cache."""
     from camera_trap_al.learn.backbones import build_network
     from camera_trap_al.learn.weights import load_start_weights
 
-    settings = model_settings(job.config)
+    settings = model_settings(config)
     network = build_network(settings.arch, settings.feat_dim, seed=0)
-    pretrained, weights = job.config.embedding.pretrained, weights_file(job.config)
-    load_start_weights(network, settings.arch, pretrained=pretrained, weights=weights, tick=job.tick)
+    pretrained, weights = config.embedding.pretrained, weights_file(config)
+    load_start_weights(network, settings.arch, pretrained=pretrained, weights=weights, tick=tick)
 
 
 @jobs.register("FINETUNE")

@@ -16,7 +16,7 @@ from camera_trap_al.config import Config
 from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.steps import Facts, Step
 from camera_trap_al.errors import CameraTrapAlError, StopRequested, WeightsMissingError
-from camera_trap_al.jobs import model_settings, weights_file
+from camera_trap_al.jobs import WEIGHTS, model_settings, weights_file
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.lease import Lease
 from camera_trap_al.lock import DaemonLock
@@ -216,7 +216,7 @@ def ensure_weights(folder: WorkFolder, config: Config, stopping: Stopping) -> No
     if plan.kind != "network":
         return
     log.info("fetching %s", plan.text)
-    child, bars, problem = Child(folder.root, "WEIGHTS", config), Bars(), ""
+    child, bars, problem = Child(folder.root, WEIGHTS, config), Bars(), ""
     stopping.also, stopping.at_last = [child.tell_to_stop], child.kill
     try:
         status: int | None = None

@@ -139,6 +139,7 @@ def test_checkpoints_on_another_disk_are_gone_on_with(session: Any, caplog: pyte
     assert f"train_data goes on with {session.root / 'train'}; {other} is ignored" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_label_file_that_another_program_holds_is_told_and_read_at_the_next_enter(
     session: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +176,7 @@ def test_only_images_that_were_asked_for_are_given_up_since_others_may_be_on_a_d
     catalog.close()
 
 
+@pytest.mark.slow
 def test_labels_that_were_written_into_the_selector_itself_are_kept(session: Any) -> None:
     def write_into_it() -> None:
         selector = session.output / "timelapse_selector.csv"

@@ -259,6 +259,7 @@ def test_many_images_that_are_gone_are_taken_for_a_disk_that_is_away(
     assert "Not all label requests were fulfilled" in said and len(session.labels()) == 5
 
 
+@pytest.mark.slow
 def test_a_selector_that_is_held_open_is_asked_to_be_closed(
     session: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +277,7 @@ def test_a_selector_that_is_held_open_is_asked_to_be_closed(
     assert said.count("CSV for selecting timelapse data could not be edited.") == 2 and len(session.labels()) == 5
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_left_with_the_model_and_folders_it_has(
     session: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -315,6 +317,7 @@ def test_without_checkpoints_it_learns_anew_and_keeps_every_label(
     assert len(session.labels()) == 10
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_the_prompt_ends_and_the_next_call_asks_for_the_same(session: Any) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt

@@ -99,6 +99,7 @@ def test_an_import_is_taken_once_and_can_be_undone(new_season: Any, capsys: Any)
     assert labelled(season) == {}
 
 
+@pytest.mark.slow
 def test_a_crash_between_bin_and_journal_loses_nothing(new_season: Any) -> None:
     season = new_season()
     season.turn()
@@ -139,6 +140,7 @@ def test_what_cannot_be_imported_is_said(new_season: Any, capsys: Any, content: 
     assert not list((season.work / "new_labels_bin").iterdir())
 
 
+@pytest.mark.slow
 def test_labels_of_another_work_folder_are_taken(new_season: Any) -> None:
     first, second = new_season(), new_season()
     first.turn()

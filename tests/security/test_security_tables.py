@@ -35,6 +35,7 @@ def rows_of(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_free_text_never_starts_a_formula_and_can_be_had_back(text: str) -> None:
     assert not safe_cell(text).startswith(STARTS)
@@ -44,7 +45,7 @@ def test_free_text_never_starts_a_formula_and_can_be_had_back(text: str) -> None
 
 @pytest.mark.parametrize("species", FORMULAS)
 def test_a_class_is_free_text_in_every_csv(tmp_path: Path, species: str) -> None:
-    key = ImageKey("site, \"A\"\n'", "+1.jpg")
+    key = ImageKey('site, "A"\n\'', "+1.jpg")
     timelapse.write_labels(tmp_path / "labels.csv", [key], lambda key: species)
     timelapse.write_predictions(tmp_path / "predictions.csv", {key: Prediction(species, 0.5)})
     timelapse.write_problems(tmp_path / "problems.csv", ["path", "text"], [[key.path, species]])
@@ -55,7 +56,9 @@ def test_a_class_is_free_text_in_every_csv(tmp_path: Path, species: str) -> None
         assert unguarded(row[places[-1]]) == species
 
 
-@pytest.mark.parametrize("name", ["+1.jpg", "-2.jpg", "@home.jpg", "a,b.jpg", 'quo"te.jpg', "'x.jpg", "=1.jpg", " x.jpg"])
+@pytest.mark.parametrize(
+    "name", ["+1.jpg", "-2.jpg", "@home.jpg", "a,b.jpg", 'quo"te.jpg', "'x.jpg", "=1.jpg", " x.jpg"]
+)
 def test_keys_are_written_as_they_are(tmp_path: Path, name: str) -> None:
     key = ImageKey("", name)
     timelapse.write_selector(tmp_path / "s.csv", [key], [key])
@@ -66,7 +69,9 @@ def test_keys_are_written_as_they_are(tmp_path: Path, name: str) -> None:
     assert rows_of(tmp_path / "p.csv")[1] == [name, "", "deer", "1.000"]
 
 
-@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0.jpg", "+(1).jpg", "@x!y.jpg", "a\nb.jpg", "a\x1bb.jpg", "a\u2028b.jpg"])
+@pytest.mark.parametrize(
+    "name", ["=cmd|' /C calc'!A0.jpg", "+(1).jpg", "@x!y.jpg", "a\nb.jpg", "a\x1bb.jpg", "a\u2028b.jpg"]
+)
 def test_a_key_that_could_harm_is_written_nowhere(name: str) -> None:
     assert not is_safe_name(name) and not is_safe_name(f"site/{name}")
 
@@ -130,7 +135,9 @@ def test_no_class_name_becomes_a_path(tmp_path: Path) -> None:
     metrics = evaluate(list(NASTY), list(reversed(NASTY)), sorted(NASTY))
     write_results(inner / "test_results" / "train_set_size_12", metrics, checkpoint=1, train_set_size=12)
     names = set(contents(inner / "test_results"))
-    assert names == {f"train_set_size_12/{name}" for name in ("confusion_matrix.npy", "confusion_matrix.png", "metrics.json")}
+    assert names == {
+        f"train_set_size_12/{name}" for name in ("confusion_matrix.npy", "confusion_matrix.png", "metrics.json")
+    }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "plain"]
 
 
@@ -188,7 +195,14 @@ def test_a_report_holds_no_formula() -> None:
         "counts": {"rows": 1, "accepted": 0, "corrected": 0, "rejected": 1, "unchanged": 0, "skipped": 0}
         | {"unlabelled": 0, "unrequested": 0},
         "rejected": [
-            {"line": 2, "path": "@x", "label": "=1", "code": "unknown_species", "text": "'=1' is no class", "suggest": ["=2"]}
+            {
+                "line": 2,
+                "path": "@x",
+                "label": "=1",
+                "code": "unknown_species",
+                "text": "'=1' is no class",
+                "suggest": ["=2"],
+            }
         ],
     }
     text = report_text(receipt)

@@ -51,6 +51,7 @@ def receipt(season: Season, name: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_folders_of_backups_at_the_start_are_neither_images_nor_classes(
     new_season: Callable[..., Season], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_selection_left_on_while_the_next_selector_is_imported_keeps_no_old_fl
     assert flagged(user) == asked and len(labelled(season)) == 27
 
 
+@pytest.mark.slow
 def test_exporting_over_the_same_file_reads_no_copy_in_backups_again(new_season: Callable[..., Season]) -> None:
     season = new_season()
     season.turn()
