@@ -29,6 +29,7 @@ _OPEN_FLAGS = os.O_RDONLY
 for _flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
     _OPEN_FLAGS |= getattr(os, _flag, 0)
 _GONE = (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENODEV)
+_TABLES = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers", ".tsv", ".txt")
 _CONFLICT_COPY = re.compile(r"conflicted copy|\.sync-conflict-| ?\(\d+\)\.csv$", re.IGNORECASE)
 
 
@@ -145,17 +146,20 @@ class Inbox:
         return next((file for file in self._files if file.name == name), None)
 
     def problems(self) -> list[str]:
-        """Return, in sentences, which files the last scan could not open, or why it could not list the folder."""
-        return (
-            [self._problem]
-            if self._problem
-            else [
-                f"The label file {printable_name(file.name)} waits: {file.doubt}. Is it open in another program, or may this"
-                " user not read it?"
-                for file in self._files
-                if file.doubt.startswith(_CLOSED)
-            ]
-        )
+        """Return, in sentences, why the last scan could not list the folder, or which files there cannot be read."""
+        if self._problem:
+            return [self._problem]
+        closed = [
+            f"The label file {printable_name(file.name)} waits: {file.doubt}. Is it open in another program, or may this user"
+            " not read it?"
+            for file in self._files
+            if file.doubt.startswith(_CLOSED)
+        ]
+        others = [
+            f"{printable_name(name)} in {self.folder} is not read, since only CSV files are: save it there as CSV."
+            for name in _other_tables(self.folder)
+        ]
+        return closed + others
 
     def digest(self, file: BinFile) -> str:
         """Return the SHA-256 of a file of the last scan, read once while its size, time and inode are the same.
@@ -212,6 +216,16 @@ def _file_of(folder: Path, name: str, facts: os.stat_result) -> BinFile:
     return BinFile(
         name, folder, facts.st_size, facts.st_mtime_ns, facts.st_ino, 0 if os.name == "nt" else facts.st_ctime_ns
     )
+
+
+def _other_tables(folder: Path) -> list[str]:
+    """Return the names of files in the bin that were probably meant as label files."""
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208
+    except OSError:
+        return []
+    ours = (".report.txt", ".receipt.json")
+    return [n for n in names if n.lower().endswith(_TABLES) and not n.startswith((".", "~")) and not n.endswith(ours)]
 
 
 def is_label_file_name(name: str) -> bool:

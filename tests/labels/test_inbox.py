@@ -415,3 +415,13 @@ def test_a_name_that_is_no_utf8_is_read_and_shown_escaped(bin_folder: Path, inta
 def test_any_name_can_be_written_as_utf8() -> None:
     for name in ("a.csv", "é.csv", os.fsdecode(b"\xff\xc3.csv")):
         assert printable_name(name).encode("utf-8")
+
+
+@pytest.mark.parametrize("name", ["labels.xlsx", "Labels.XLS", "labels.csv.txt", "labels.tsv"])
+def test_a_table_that_is_no_csv_file_is_named(bin_folder: Path, name: str) -> None:
+    for other in (name, "a.csv.report.txt", "a.csv.receipt.json", ".hidden.txt", "~$labels.xlsx"):
+        (bin_folder / other).write_bytes(b"x")
+    inbox = Inbox(bin_folder, 0.0)
+    assert inbox.scan(0.0) == []
+    (told,) = inbox.problems()
+    assert told.startswith(name) and "save it there as CSV" in told
