@@ -1,5 +1,7 @@
-"""Each backbone: one step of training, saved and loaded again, written as ONNX. The smallest of each family; all with
-`--long`."""
+"""Each backbone: one step of training, saved and loaded again, written as ONNX.
+
+The smallest of each convolutional family; all 80 with `--long`.
+"""
 
 import copy
 
@@ -13,10 +15,17 @@ from camera_trap_al.learn.onnx_files import open_session
 pytestmark = pytest.mark.slow
 
 SMALLEST = (
-    *("resnet18", "resnext50_32x4d", "googlenet", "inception_v3", "regnet_x_400mf", "regnet_y_400mf"),
-    *("shufflenet_v2_x0_5", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "mnasnet0_5", "mobilenet_v2"),
-    *("squeezenet1_1", "convnext_tiny", "mobilenet_v3_small", "maxvit_t", "alexnet", "vgg11", "swin_t"),
-    *("swin_v2_t", "vit_b_32", "efficientnet_lite0", "tiny"),
+    *(
+        "resnet18",
+        "googlenet",
+        "inception_v3",
+        "regnet_x_400mf",
+        "shufflenet_v2_x0_5",
+        "densenet121",
+        "efficientnet_b0",
+    ),
+    *("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1", "convnext_tiny", "alexnet", "vgg11"),
+    *("efficientnet_lite0", "tiny"),
 )
 FEAT_DIM = 7
 # These know one size of image only.
