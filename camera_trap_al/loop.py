@@ -240,6 +240,7 @@ class Loop:
         for_worker = 0.5 if facts.worker else LONGEST_WAIT_S
         self.wake.wait(max(0.02, min(for_files, for_worker, self.rests.first_end_s(), LONGEST_WAIT_S)))
         self.wake.clear()
+        self.work.inbox.keep_waiting([])  # whoever has waited has the time to look at all files
 
 
 def is_waiting(facts: Facts, step: Step) -> bool:

@@ -113,6 +113,7 @@ def take_labels(work: Work, name: str) -> None:
         return
     copy = take_private_copy(file, work.folder.intake)
     if copy is None:
+        work.inbox.keep_waiting([])  # the next turn looks what became of it
         raise LabelFileError(f"{printable_name(name)} changed while it was read.", hint="It is read when it is quiet.")
     receipt = _receipt_without_reading(work, copy)
     if receipt is None:

@@ -241,7 +241,12 @@ def _doctor(options: argparse.Namespace) -> int:
     from camera_trap_al_service.doctor import doctor
 
     bars = Bars()
-    n_problems = doctor(options.work, say=say, on_progress=bars.show, as_json=options.json)
+
+    def tell(line: str) -> None:
+        bars.close()
+        say(line)
+
+    n_problems = doctor(options.work, say=tell, on_progress=bars.show, as_json=options.json)
     bars.close()
     return EXIT_PROBLEM if n_problems else 0
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from camera_trap_al.errors import CameraTrapAlError, in_words
+from camera_trap_al.errors import in_words
 from camera_trap_al_service import doctor_images, doctor_machine, doctor_template, doctor_work
 from camera_trap_al_service.findings import NOTE, PROBLEM, Case, Finding, problem
 
@@ -80,11 +80,19 @@ def diagnose(case: Case, say: Callable[[str, Finding], None]) -> int:
 def _run(check: Check, case: Case, say: Callable[[str, Finding], None]) -> int:
     try:
         found = check.run(case)
-    except (CameraTrapAlError, OSError) as error:
-        found = [problem(f"this could not be looked at: {in_words(error)}", "Correct that and run `doctor` again.")]
+    # Whatever is wrong with a computer or a folder, the other checks are made.
+    except Exception as error:
+        found = [problem(f"this could not be looked at: {_why(error)}", "Correct that and run `doctor` again.")]
     for finding in found:
         say(check.name, finding)
     return sum(finding.level == PROBLEM for finding in found)
+
+
+def _why(error: Exception) -> str:
+    # Nothing here is replaced, so that a file may not be read is no sign that another program holds it.
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}."
+    return in_words(error)
 
 
 def finding_line(name: str, finding: Finding) -> str:

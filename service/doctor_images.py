@@ -9,7 +9,7 @@ from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.core.matching import clashing_names, class_name_problem, folded
 from camera_trap_al.errors import ImageUnreadableError
 from camera_trap_al.images import hash_file
-from camera_trap_al_service.findings import Case, Finding, Seen, note, ok, problem
+from camera_trap_al_service.findings import MOST_TWINS, Case, Finding, Seen, note, ok, problem
 
 FOLDERS = {POOL: "images to label", TRAIN: "training images", VALIDATION: "validation images"}
 SHOWN_NAMES = 3
@@ -25,15 +25,19 @@ def check_images(case: Case) -> list[Finding]:
             continue
         if seen.error:
             text = f"{seen.folder} cannot be looked through: {seen.error}."
-            option = "unlabelled" if kind == POOL else kind
-            fix = f"or name its new place: camera-trap-al relocate WORK --{option} FOLDER"
+            fix = f"or name its new place: camera-trap-al relocate WORK --{_option(kind)} FOLDER"
             found.append(problem(text, f"Connect its disk or share and let this user read it, {fix}"))
         elif not seen.n_images:
-            found.append(problem(f"there is no image in {seen.folder} ({name}).", "Name the folder that holds them."))
+            fix = f"Put them there, or name their folder: camera-trap-al relocate WORK --{_option(kind)} FOLDER"
+            found.append(problem(f"there is no image in {seen.folder} ({name}).", fix))
         else:
             found.append(_of_one_folder(seen, name))
             found += _beside_images(seen)
     return found
+
+
+def _option(kind: str) -> str:
+    return "unlabelled" if kind == POOL else kind
 
 
 def _of_one_folder(seen: Seen, name: str) -> Finding:
@@ -175,7 +179,9 @@ def check_overlap(case: Case) -> list[Finding]:
                 " accuracy that is measured is too good."
             )
             found.append(problem(text, "Remove them from the validation folder, or from the other one."))
-    return found or [ok("no validation image was found among those that train")]
+    is_sample = any(len(seen.twins) >= MOST_TWINS for seen in case.seen.values())
+    among = f" ({MOST_TWINS} files of the same size were compared)" if is_sample else ""
+    return found or [ok(f"no validation image was found among those that train{among}")]
 
 
 def _same_content(seen: Seen, validation: Path) -> list[tuple[str, str]]:
@@ -196,8 +202,7 @@ def _case_clashes(folders: set[str]) -> list[tuple[str, str]]:
     for path in sorted(all_):
         key = path.casefold()
         other = first.setdefault(key, path)
-        is_below = any(path.startswith(f"{b}/") or other.startswith(f"{a}/") for a, b in clashes)
-        if other != path and not is_below:
+        if other != path and not any(path.startswith(f"{b}/") or other.startswith(f"{a}/") for a, b in clashes):
             clashes.append((other, path))
     return clashes
 

@@ -216,6 +216,15 @@ def check_journal(case: Case) -> list[Finding]:
             text = f"{journal}, the record of all labels, is gone, although this folder was in use."
             return [problem(text, "Restore it from a backup before anything is started.")]
         return [ok("there is no record of labels yet; `run` makes it")]
+    if not journal.is_file():
+        text = f"{journal}, the record of all labels, is no file."
+        return [problem(text, "Move away what is there, and restore the record from a backup.")]
+    try:
+        with journal.open("rb"):
+            pass
+    except OSError as error:
+        text = f"{journal}, the record of all labels, cannot be read: {error.strerror or error}."
+        return [problem(text, "Let this user read it, and see that its disk is connected.")]
     # While the program runs, the last line may just be under way.
     if is_held(case.folder.daemon_lock) and case.lines:
         return [ok(f"the record of labels has {len(case.lines)} good lines")]

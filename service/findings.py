@@ -90,7 +90,8 @@ class Case:
             return None
         try:
             return read_work_config(self.root)
-        except (CameraTrapAlError, OSError):
+        # What is wrong is said by the check of config.toml.
+        except Exception:
             return None
 
     @property

@@ -72,6 +72,15 @@ class _LogFile(RotatingFileHandler):
             flags |= getattr(os, name, 0)
         return os.fdopen(os.open(self.baseFilename, flags, 0o640), "a", encoding="utf-8", errors="replace")
 
+    def doRollover(self) -> None:
+        """Begin a new file; where another program holds the old one, as on Windows, go on in it for another 5 MB."""
+        try:
+            super().doRollover()
+            self.maxBytes = LOG_BYTES
+        except OSError:
+            self.maxBytes += LOG_BYTES
+            self.stream = self._open()
+
     def handleError(self, record: logging.LogRecord) -> None:
         """Pass over what cannot be written: a full disk under the log must not end the work."""
 

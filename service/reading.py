@@ -40,7 +40,7 @@ def read_status(root: Path, now: float | None = None) -> dict[str, Any]:
         if "state" not in status or not {"hint", "images"} <= status.keys():
             raise ValueError("not of ours")
     except (OSError, ValueError):
-        status = {"format": 1, "state": "never started", "hint": f"Start it with `camera-trap-al run {root}`."}
+        status = {"format": 1, "state": "never started", "hint": f'Start it with `camera-trap-al run "{root}"`.'}
     holder = _holder(folder)
     elsewhere = holder is not None and holder.host != socket.gethostname()
     status["running"] = elsewhere or is_held(folder.daemon_lock)
@@ -49,6 +49,11 @@ def read_status(root: Path, now: float | None = None) -> dict[str, Any]:
             if isinstance(part, dict):
                 part.pop("left_s", None)
     status["holder"] = str(holder) if status["running"] and holder else ""
+    if status["running"] and holder is not None and (status.get("host"), status.get("pid")) != (holder.host, holder.pid):
+        # What lies there is of a run before this one.
+        status |= {"state": "starting", "hint": "Nothing is needed now.", "problems": [], "deaths": {}}
+        status.pop("worker", None)
+        status.pop("scan", None)
     if not status["running"] and "round" in status:
         status["state"] = "stopped"
         status["hint"] = f'Start it with `camera-trap-al run "{root}"`.'

@@ -27,6 +27,9 @@ What this folder holds: checkpoint {checkpoint}, learner {learner}, {k} classes
   manifest.json               what all this was made from, and the SHA-256 of each file; written last
   check.json                  if it is there: the outcome of the last check of an export
 
+  While the program runs it replaces these files one by one, at each new classifier. For a folder that stays as it is:
+  camera-trap-al export WORK --to FOLDER
+
 TO CLASSIFY A FOLDER OF IMAGES
 
   camera-trap-al predict THIS_FOLDER IMAGES --out predictions.csv

@@ -112,6 +112,7 @@ class Inbox:
         `now_s` is a reading of the monotonic clock. Raises `OSError` if the folder cannot be listed.
         """
         looks = {}
+        self._waiting, self._turns = [], 0
         try:
             found, self._problem = candidates(self.folder), ""
         except OSError as error:
@@ -134,7 +135,6 @@ class Inbox:
         if self._waiting and self._turns < TURNS_BETWEEN_SCANS:
             self._turns += 1
             return self._waiting
-        self._turns = 0
         return self.scan(now_s)
 
     def keep_waiting(self, files: list[BinFile]) -> None:

@@ -48,11 +48,12 @@ class Selector:
     ) -> None:
         """Select `keys` among the images that `listed` yields. Commits: `label_request.json`.
 
-        A selector into which somebody wrote columns of their own, which may be labels, is kept in the folder of the
-        request first. Raises `FileHeldError` while the selector cannot be replaced, even if the other file could be
-        written.
+        A selector, or the file that stands in for it, into which somebody wrote columns of their own, which may be labels,
+        is kept in the folder of the request first. Raises `FileHeldError` while the selector cannot be replaced, even if
+        the other file could be written.
         """
-        self._keep_foreign_columns()
+        for path in (self.path, self.new):
+            self._keep_foreign_columns(path)
         try:
             write_selector(self.path, listed(), keys)
         except OSError as error:
@@ -87,21 +88,25 @@ class Selector:
         """Return the round that the selector or the file that stands in for it shows, else 0."""
         return self.placed() or read_placed(self._request, self.new)
 
-    def _keep_foreign_columns(self) -> None:
+    def _keep_foreign_columns(self, path: Path) -> None:
         try:
-            with self.path.open("rb") as file:
+            if not path.is_file():
+                return
+            with path.open("rb") as file:
                 is_ours = len(re.split(rb"[,;\t]", file.readline(LONGEST_HEADER))) <= len(COLUMNS)
-                data = b"" if is_ours else self.path.read_bytes()
+                data = b"" if is_ours else path.read_bytes()
         except OSError:
             return
         if is_ours:
             return
         kept = self._request.with_name(f"selector-{hashlib.sha256(data).hexdigest()[:12]}.csv")
+        if kept.exists():
+            return  # a selector that is held is shown again and again
         atomic.replace_bytes(kept, data)
         log.warning(
             "request: somebody wrote into %s, which is replaced now; what it held is kept as %s. If these are labels, put"
             " that file into new_labels_bin",
-            self.path,
+            path,
             kept,
         )
 

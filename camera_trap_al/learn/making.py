@@ -123,7 +123,8 @@ def finish_model(
     Raises
     ------
     ModelError
-        The folder holds no model, none of the candidates can be read, or the network cannot be written as ONNX.
+        The folder holds no model, none of the candidates can be read, an embedding is not finite (the draft is removed),
+        or the network cannot be written as ONNX.
     """
     if not is_finished(folder):
         draft = read_draft(folder)
@@ -132,6 +133,12 @@ def finish_model(
         whole = ImagesToEmbedding(draft.network, draft.facts.mean, draft.facts.std).eval()
         with torch.inference_mode():
             embeddings = whole(torch.from_numpy(images)).numpy()
+        if not np.isfinite(embeddings).all():
+            discard_file(folder / DRAFT)
+            raise ModelError(
+                "The model failed: what it makes of photographs are no longer numbers.",
+                hint="Choose a smaller learning rate (embedding_train_lr, embedding_finetuning_lr); it begins anew.",
+            )
         tick(Progress("finishing", 1, 3))
         onnx = to_onnx(whole)
         tick(Progress("finishing", 2, 3))

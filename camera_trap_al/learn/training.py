@@ -19,9 +19,10 @@ from camera_trap_al.errors import ModelError
 from camera_trap_al.learn.data import Erasure, PixelMemory, Problem, Reader, augment, map_ahead, read_or_say_why
 from camera_trap_al.learn.device import BatchLimit, as_channels_last, derived_seed, pick_device
 from camera_trap_al.learn.losses import losses, selection_for
-from camera_trap_al.learn.model_folder import Draft, is_finished, read_draft, write_draft
+from camera_trap_al.learn.model_folder import DRAFT, Draft, is_finished, read_draft, write_draft
 from camera_trap_al.learn.raw_onnx import by_colour, standardised
 from camera_trap_al.learn.settings import SAVED, Progress, Tick, TrainSettings, loaders, no_tick
+from camera_trap_al.store.atomic import discard_file
 
 COMMIT_EVERY_S = 600.0
 
@@ -60,7 +61,7 @@ def train(
     Raises
     ------
     ModelError
-        The folder holds no model, labels and classes disagree, or the loss is no longer a number.
+        The folder holds no model, labels and classes disagree, or the loss is no longer a number (the draft is removed).
     ImagesOfflineError
         A folder of images does not answer.
     """
@@ -210,9 +211,11 @@ class _Training:
         loss = measure(self.network(images), labels, self.head, settings.margin, select, generator)
         value = loss.item()
         if not math.isfinite(value):
+            # What was committed was on its way there: a smaller learning rate would not bring it back.
+            discard_file(self.folder / DRAFT)
             raise ModelError(
                 f"Training failed in epoch {self.draft.epoch + 1}: the loss is no longer a number.",
-                hint="Choose a smaller learning rate (embedding_train_lr, embedding_finetuning_lr).",
+                hint="Choose a smaller learning rate (embedding_train_lr, embedding_finetuning_lr); it begins anew.",
             )
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()

@@ -150,8 +150,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     # The readers raise whatever the bytes lead them to (UnpicklingError, RuntimeError, EOFError, SafetensorError, …).
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if type(error).__name__ == "UnpicklingError":
+            # torch's own text tells how to run what is in the file all the same.
+            reason = "it is damaged, or holds more than weights, such as a whole network"
         raise ModelError(
-            f"The weights in {path} cannot be read ({reason}).", hint="Fetch the file again; it must be a state dict."
+            f"The weights in {path} cannot be read ({reason}).",
+            hint="Fetch the file again; it must be a state dict, as `network.state_dict()` returns it.",
         ) from error
     while inner := _inner_state(content):
         content = inner
@@ -174,8 +178,10 @@ def fit_weights(network: nn.Module, arch: str, state: Mapping[str, Tensor], *, s
     Raises
     ------
     ModelError
-        A shape differs, values are not finite, or fewer than half of the body's names are there.
+        A shape or kind of number differs, values are not finite, or fewer than half of the body's names are there.
     """
+    import torch
+
     head = backbones[arch].head + "."
     body = {name: value for name, value in network.state_dict().items() if not name.startswith(head)}
     given = {_present_name(name, body): value for name, value in state.items()}
@@ -195,7 +201,14 @@ def fit_weights(network: nn.Module, arch: str, state: Mapping[str, Tensor], *, s
             f"{source} does not fit {arch}: {len(odd)} weights have another shape ({shapes}).",
             hint="Set embedding_arch to the architecture that the file was made with.",
         )
-    if any(given[n].is_floating_point() and not given[n].isfinite().all() for n in found):
+    floats = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+    weights = [given[name] for name in found if body[name].is_floating_point()]
+    if strange := [w for w in weights if w.dtype not in floats or w.layout != torch.strided or w.is_meta]:
+        raise ModelError(
+            f"{source} holds weights that are quantised, sparse or empty ({strange[0].dtype}).",
+            hint="Use a file whose weights are float32 or float16.",
+        )
+    if not all(w.isfinite().all() for w in weights):
         raise ModelError(f"{source} holds numbers that are not finite.", hint="Use another file of weights.")
     if missing := counted - given.keys():
         log.warning(

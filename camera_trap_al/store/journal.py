@@ -6,6 +6,7 @@ before `, "crc32"`.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
@@ -170,6 +171,8 @@ def read_journal(path: Path) -> tuple[list[Line], int, bytes]:
     lines: list[Line] = []
     good = 0
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is no file", str(path))  # a pipe would be waited for
         with path.open("rb") as file:
             for raw in file:
                 line = decode_line(raw, len(lines) + 1)

@@ -54,11 +54,13 @@ def shortlist(pool: Pool, size: int, seed: int, score: Callable[[FloatArray], Fl
         both = best.join(Scored(block.rows, block.key_hashes, score(block.proba)))
         order = best_first(both, size, seed)
         is_new = order >= len(best.rows)
-        if held.size == 0:
-            held = np.empty((size, block.embeddings.shape[1]), np.float32)
+        held = held if len(held) else np.zeros((0, block.embeddings.shape[1]), np.float32)
+        if len(held) < len(order):
+            room = min(size, 2 * len(order)) - len(held)
+            held = np.concatenate([held, np.empty((room, held.shape[1]), np.float32)])
         kept = np.full(len(order), -1, np.intp)
         kept[~is_new] = slots[order[~is_new]]
-        free = np.ones(size, bool)
+        free = np.ones(len(held), bool)
         free[kept[~is_new]] = False
         kept[is_new] = np.flatnonzero(free)[: is_new.sum()]
         held[kept[is_new]] = block.embeddings[order[is_new] - len(best.rows)]

@@ -83,6 +83,30 @@ def test_a_held_selector_stays_as_it_is_and_the_step_fails_at_once(shown: Shown,
     assert shown.selector.placed() == shown.selector.shown() == 1
 
 
+@pytest.mark.parametrize("name", ["selector.csv", "selector.NEW.csv"])
+def test_what_somebody_wrote_into_a_held_selector_is_kept_once(
+    name: str, shown: Shown, held: Held, caplog: pytest.LogCaptureFixture
+) -> None:
+    shown.show(1, KEYS[0])
+    written = b"File,RelativePath,Selected,Species\r\n1.JPG,,true,fox\r\n"
+    (shown.path.parent / name).write_bytes(written)
+    held.names = {"selector.csv"}
+    for _ in range(3):
+        shown.fails(2, KEYS[1])
+        shown.now += NEW_AFTER_S
+    held.names = set()
+    shown.show(2, KEYS[1])
+    assert [path.read_bytes() for path in shown.path.parent.glob("selector-*.csv")] == [written]
+    assert sum("somebody wrote into" in text for text in caplog.messages) == 1 and not shown.new.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes in folders")
+def test_a_pipe_in_the_place_of_the_selector_is_replaced_and_not_waited_for(shown: Shown) -> None:
+    os.mkfifo(shown.path)
+    shown.show(1, KEYS[0])
+    assert shown.selector.placed() == 1
+
+
 def test_after_half_a_minute_the_same_content_is_in_a_second_file(shown: Shown, held: Held) -> None:
     shown.show(1, KEYS[0])
     held.names = {"selector.csv"}

@@ -135,6 +135,25 @@ def test_memory_for_a_single_image_only_is_an_error_in_words(tmp_path, monkeypat
         train(tmp_path, SINGLE, items(labels), labels, device="cpu", read=noisy)
 
 
+def test_a_training_that_failed_is_begun_anew_with_a_smaller_learning_rate(tmp_path):
+    labels, settings = [0, 0, 0, 1, 1, 2], ModelSettings("tiny", 8, margin=100.0)
+    start(tmp_path, labels, settings)
+    with pytest.raises(ModelError, match="the loss is no longer a number. Choose a smaller learning rate"):
+        train(tmp_path, TrainSettings(3, 1e20), items(labels), labels, device="cpu", read=noisy)
+    before = start(tmp_path, labels, settings)
+    train(tmp_path, TrainSettings(1, 0.01), items(labels), labels, device="cpu", read=noisy)
+    assert moved(before, weights_of(tmp_path))
+
+
+def test_a_model_whose_embeddings_are_no_numbers_is_not_finished(tmp_path):
+    labels = [0, 0, 1, 1]
+    start(tmp_path, labels)
+    train(tmp_path, TrainSettings(1, 1e20), items(labels), labels, device="cpu", read=noisy)
+    with pytest.raises(ModelError, match="no longer numbers. Choose a smaller learning rate"):
+        finish_model(tmp_path, items(labels), read=noisy)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_batch_that_must_be_cut_goes_on_in_parts(tmp_path, monkeypatch):
     labels = [0, 0, 0, 1, 1]
     before = start(tmp_path, labels, ModelSettings("tiny", 8, "softmax"))

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,25 @@ def test_the_terminal_gets_no_codes(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("camera_trap_al.x").warning("image %s", EVIL)
     err = capsys.readouterr().err
     assert "image a\\u001b" in err and is_clean(err)
+
+
+def test_a_log_that_another_program_holds_loses_no_line_and_no_older_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camera_trap_al_service.logs.LOG_BYTES", 2_000)
+    path = tmp_path / "log" / "camera-trap-al.log"
+    path.parent.mkdir()
+    path.with_name("camera-trap-al.log.4").write_text("the oldest", encoding="utf-8")
+
+    def held(handler: RotatingFileHandler, source: str, target: str) -> None:
+        raise PermissionError(13, "held", source, None, target)
+
+    monkeypatch.setattr(RotatingFileHandler, "rotate", held)
+    with log_file(path):
+        for n in range(100):
+            logging.getLogger("camera_trap_al").error("line %d %s", n, "x" * 30)
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 100
+    assert path.with_name("camera-trap-al.log.4").read_text(encoding="utf-8") == "the oldest"
 
 
 def test_the_log_file_grows_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

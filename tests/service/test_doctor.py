@@ -154,13 +154,16 @@ def test_a_damaged_folder_gets_an_answer_and_a_way_out(
 def test_every_check_survives_that_something_cannot_be_looked_at(
     world: World, machine: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(case: Case) -> list[Any]:
-        raise OSError(5, "Input/output error", str(world.pool))
+    errors: list[Exception] = [PermissionError(13, "Permission denied", str(world.pool)), RuntimeError("Symlink loop")]
 
-    monkeypatch.setattr(frame, "MACHINE", (frame.Check("python", fails),))
+    def fails(case: Case) -> list[Any]:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(frame, "MACHINE", (frame.Check("python", fails), frame.Check("torch", fails)))
     assert main(["doctor", str(world.work)]) == 1
     said = capsys.readouterr().out
-    assert "problem  python: this could not be looked at:" in said and "watching:" in said
+    assert f"problem  python: this could not be looked at: {world.pool}: Permission denied." in said
+    assert "problem  torch: this could not be looked at: RuntimeError: Symlink loop" in said and "watching:" in said
 
 
 def test_the_help_of_every_check_is_its_docstring() -> None:

@@ -10,7 +10,7 @@ from doctor_world import World, is_well, only
 
 from camera_trap_al.catalog import scan
 from camera_trap_al.labels.template import make_template
-from camera_trap_al_service import doctor_template
+from camera_trap_al_service import doctor_images, doctor_template, findings
 from camera_trap_al_service.doctor_images import (
     check_classes,
     check_images,
@@ -59,7 +59,8 @@ def test_links_are_told(world: World) -> None:
 def test_a_folder_without_images_or_that_is_away_is_a_problem(world: World) -> None:
     (world.root / "empty").mkdir()
     world.configure(data__unlabelled=str(world.root / "empty"))
-    assert "there is no image" in only(world.look(check_images), "problem").text
+    found = only(world.look(check_images), "problem")
+    assert "there is no image" in found.text and "relocate WORK --unlabelled" in found.fix
     world.configure(data__unlabelled=str(world.root / "gone"))
     found = only(world.look(check_images), "problem")
     assert "cannot be looked through" in found.text and "relocate WORK --unlabelled" in found.fix
@@ -141,6 +142,13 @@ def test_validation_images_that_also_train_are_a_problem(world: World, where: st
     assert found.text.startswith("1 validation images") and "accuracy" in found.text
     world.configure(data__validation="")
     assert world.look(check_overlap) == []
+
+
+def test_that_only_some_files_were_compared_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (findings, doctor_images):
+        monkeypatch.setattr(module, "MOST_TWINS", 1)
+    world.put("pool/a/other.jpg", bytes(len((world.root / "validation" / "fox" / "1.jpg").read_bytes())))
+    assert "1 files of the same size were compared" in only(world.look(check_overlap), "ok").text
 
 
 def test_without_a_template_the_fields_are_named(world: World) -> None:

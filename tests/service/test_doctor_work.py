@@ -202,6 +202,29 @@ def test_a_journal_is_good_torn_damaged_or_gone(world: World) -> None:
     assert "backup" in only(world.look(check_journal), "problem").fix
 
 
+def test_a_journal_that_may_not_be_read_is_no_damaged_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal_of(world)
+    journal = world.work / "data" / "journal.jsonl"
+    real = Path.open
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path == journal:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    found = only(world.look(check_journal), "problem")
+    assert "cannot be read: Permission denied" in found.text and "Let this user read it" in found.fix
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes in folders")
+def test_pipes_in_the_place_of_journal_and_lock_are_told_and_not_waited_for(world: World) -> None:
+    os.mkfifo(world.work / "data" / "journal.jsonl")
+    os.mkfifo(world.work / "daemon.lock")
+    assert "is no file" in only(world.look(check_journal), "problem").text
+    assert is_well(world.look(check_locks)) and world.look(check_clock) == []
+
+
 def test_a_clock_that_went_back_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.look(check_clock) == []
     journal_of(world)

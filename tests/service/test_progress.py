@@ -6,7 +6,9 @@ import errno
 import io
 import json
 import logging
+import os
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from season import Season
 from camera_trap_al.core.durations import in_time, time_left
 from camera_trap_al.core.steps import Facts, Step
 from camera_trap_al.layout import WorkFolder
-from camera_trap_al.lock import take_lock
+from camera_trap_al.lock import DaemonLock, take_lock
 from camera_trap_al_service.daemon import Heart, run
 from camera_trap_al_service.progress import LINE_EVERY_S, Bars, how_far
 from camera_trap_al_service.reading import read_status, status_text
@@ -245,6 +247,22 @@ def said_while_running(season: Season, now: float) -> str:
         return status_text(read_status(season.work, now))
     finally:
         lock.release()
+
+
+def test_what_an_earlier_run_said_is_not_taken_for_the_state_of_one_that_starts(
+    new_season: Callable[..., Season],
+) -> None:
+    season = new_season()
+    note(season, state="stopped", host=socket.gethostname(), pid=1, problems=["old"], worker={"job": "embed"} | PHASE)
+    held = DaemonLock.take(WorkFolder.at(season.work))
+    try:
+        text = status_text(read_status(season.work, AT_S))
+        note(season, state="waiting", host=socket.gethostname(), pid=os.getpid())
+        later = status_text(read_status(season.work, AT_S))
+    finally:
+        held.release()
+    assert "State: starting (running)" in text and "State: waiting (running)" in later
+    assert not [word for word in ("old", "embedding", "Start it") if word in text]
 
 
 @pytest.fixture
