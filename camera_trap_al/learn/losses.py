@@ -274,28 +274,21 @@ def _linear_head(feat_dim: int, n_classes: int) -> nn.Module:
     return nn.Linear(feat_dim, n_classes)
 
 
-def _measure_triplet(
-    embeddings: Tensor,
-    labels: Tensor,
-    head: nn.Module | None,
-    margin: float,
-    select: Select | None,
-    generator: torch.Generator,
-) -> Tensor:
-    assert select is not None
-    return triplet_loss(embeddings, labels, margin, generator=generator, select=select)
+def _of_selected(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a loss over selected triplets or pairs as the `measure` of a `Loss`."""
 
+    def measure(
+        embeddings: Tensor,
+        labels: Tensor,
+        head: nn.Module | None,
+        margin: float,
+        select: Select | None,
+        generator: torch.Generator,
+    ) -> Tensor:
+        assert select is not None
+        return loss(embeddings, labels, margin, generator=generator, select=select)
 
-def _measure_siamese(
-    embeddings: Tensor,
-    labels: Tensor,
-    head: nn.Module | None,
-    margin: float,
-    select: Select | None,
-    generator: torch.Generator,
-) -> Tensor:
-    assert select is not None
-    return siamese_loss(embeddings, labels, margin, generator=generator, select=select)
+    return measure
 
 
 def _measure_softmax(
@@ -310,6 +303,6 @@ def _measure_softmax(
     return softmax_loss(embeddings, labels, head)
 
 
-losses.register("triplet")(Loss(TRIPLETS, _no_head, _measure_triplet))
-losses.register("siamese")(Loss(PAIRS, _no_head, _measure_siamese))
+losses.register("triplet")(Loss(TRIPLETS, _no_head, _of_selected(triplet_loss)))
+losses.register("siamese")(Loss(PAIRS, _no_head, _of_selected(siamese_loss)))
 losses.register("softmax")(Loss(IMAGES, _linear_head, _measure_softmax))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit import Daemon
+from kit import Daemon, environment
 
 from camera_trap_al.lease import read_holder
 from camera_trap_al.lock import is_held
@@ -109,18 +109,11 @@ POINTS_OF_LABELS = [
 
 def stop_at(work: Path, point: str) -> float:
     """Run the daemon, which is told to stop at a point; return the seconds that it took to end."""
-    path = [str(ROOT / "tests" / "faults" / "no_torch_site"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path),
-        "OMP_NUM_THREADS": "1",
-        "NUMPY_LEARNER_PAUSE_S": "0.05",
-    }
     command = [sys.executable, "-c", DAEMON, point, "run", str(work)]
     with subprocess.Popen(
         command,
         cwd=ROOT,
-        env=environment,
+        env=environment(NUMPY_LEARNER_PAUSE_S="0.05"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -16,6 +16,7 @@ from camera_trap_al.learn.backbones import build_network
 from camera_trap_al.learn.settings import SAVED, ModelSettings, TrainSettings, no_tick
 from camera_trap_al.store.atomic import failpoints
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = ["blue", "green", "red"]
 COLOURS = [(60, 60, 160), (60, 160, 60), (160, 60, 60)]
 TRIPLET = ModelSettings("tiny", 16)
@@ -36,14 +37,6 @@ def imports():
     from camera_trap_al.learn.model_folder import DRAFT, has_draft, load_network, read_draft, read_facts
     from camera_trap_al.learn.raw_onnx import ImagesToEmbedding, _by_export
     from camera_trap_al.learn.training import train
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from camera_trap_al.learn.backbones import backbones, build_network, load_tensor
 from camera_trap_al.learn.losses import random_violating, triplet_loss
 from camera_trap_al.learn.onnx_files import open_session
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 SMALLEST = (
     *(
@@ -48,14 +48,6 @@ def imports():
     from camera_trap_al.learn.data import INPUT_PX
     from camera_trap_al.learn.making import _calibrate
     from camera_trap_al.learn.raw_onnx import ImagesToEmbedding, standardised, to_onnx
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_a_backbone_trains_is_saved_and_becomes_onnx(arch):

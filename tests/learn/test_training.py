@@ -8,6 +8,7 @@ from camera_trap_al.errors import ImageUnreadableError, ModelError, StopRequeste
 from camera_trap_al.learn.losses import losses, selection_for, selections
 from camera_trap_al.learn.settings import SAVED, ModelSettings, TrainSettings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CLASSES = ["blue", "green", "red"]
 COLOURS = [(60, 60, 160), (60, 160, 60), (160, 60, 60)]
 SINGLE = TrainSettings(1, 0.01, loader="single", batch_size=6)
@@ -30,14 +31,6 @@ def imports():
     from camera_trap_al.learn.making import finish_model, start_model
     from camera_trap_al.learn.model_folder import read_draft
     from camera_trap_al.learn.training import train
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def items(labels):
