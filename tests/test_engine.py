@@ -235,8 +235,8 @@ threading.Thread(target=decoders.read, args=(sys.argv[1],), daemon=True).start()
 while not [child for child in decoders._all if child.deadline_s < float("inf")]:
     time.sleep(0.01)
 time.sleep(0.5)
-print(next(iter(decoders._all)).process.pid, flush=True)
 try:
+    print(next(iter(decoders._all)).process.pid, flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     decoders.close()
