@@ -54,7 +54,11 @@ def margin_score(proba: FloatArray) -> FloatArray:
     """
     if proba.shape[1] < 2:
         return no_preference(proba)
-    second, best = np.partition(proba, -2, axis=1)[:, -2:].T
+    best = np.maximum(proba[:, 0], proba[:, 1])
+    second = np.minimum(proba[:, 0], proba[:, 1])
+    for column in proba.T[2:]:
+        np.maximum(second, np.minimum(best, column), out=second)
+        np.maximum(best, column, out=best)
     score: FloatArray = second - best
     return score
 
@@ -99,6 +103,16 @@ def best_first(scored: Scored, n: int, seed: int) -> npt.NDArray[np.intp]:
     return np.lexsort((scored.key_hashes, key_priority(scored.key_hashes, seed), -scored.scores))[:n]
 
 
+def may_be_best(block: Scored, best: Scored, n: int, seed: int) -> npt.NDArray[np.intp]:
+    """Return the places in a block of rows that may be among the best n of it and of `best`, which is `best_first`."""
+    if not 0 < n <= len(best.rows):
+        return np.arange(len(block.rows) if n else 0)
+    last = best.take(np.array([n - 1]))
+    higher, tied = block.scores > last.scores, np.flatnonzero(block.scores == last.scores)
+    first = key_priority(block.key_hashes[tied], seed) <= key_priority(last.key_hashes, seed)
+    return np.sort(np.concatenate([np.flatnonzero(higher), tied[first]]))
+
+
 def top_n(blocks: Iterable[Scored], n: int, seed: int) -> RowArray:
     """Return the n highest-scoring rows, the best first; ties go by image key, however blocks are cut.
 
@@ -106,6 +120,6 @@ def top_n(blocks: Iterable[Scored], n: int, seed: int) -> RowArray:
     """
     best = Scored.empty()
     for block in blocks:
-        best = best.join(block)
+        best = best.join(block.take(may_be_best(block, best, n, seed)))
         best = best.take(best_first(best, n, seed))
     return best.rows

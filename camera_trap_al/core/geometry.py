@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 TILE_CELLS = 2**20
+MOST_AT_ONCE = 64
 LLOYD_ROUNDS = 20
 # A squared distance below this share of the squared lengths is rounding, not distance.
 NOISE = 1e-12
@@ -15,6 +17,11 @@ NOISE = 1e-12
 Vectors = npt.NDArray[np.floating]
 Distances = npt.NDArray[np.float32]
 Places = npt.NDArray[np.intp]
+Tick = Callable[[], None]
+
+
+def no_tick() -> None:
+    """Be called between parts of a long computation, which whoever waits for it may end by raising something."""
 
 
 def squared_distances(points: Vectors, others: Vectors) -> Distances:
@@ -33,17 +40,19 @@ def _squared_lengths(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
 
 
 def _apart(lengths: npt.NDArray[np.float64], products: npt.NDArray[np.float64]) -> Distances:
-    """Return squared distances of pairs from the sums of their squared lengths and their inner products."""
-    squared = lengths - 2 * products
-    squared[squared < NOISE * lengths] = 0
-    rounded: Distances = squared.astype(np.float32)
+    """Return squared distances of pairs from the sums of their squared lengths and their inner products, made over."""
+    products *= -2
+    products += lengths
+    products[products < NOISE * lengths] = 0
+    rounded: Distances = products.astype(np.float32)
     return rounded
 
 
-def nearest(points: Vectors, others: Vectors) -> tuple[Places, Distances]:
+def nearest(points: Vectors, others: Vectors, tick: Tick = no_tick) -> tuple[Places, Distances]:
     """Return, for each of (b, d) points, the place of the nearest of (c, d) others, c > 0, and its squared distance.
 
-    The first one of those at the same distance. Memory is a million distances beside the vectors.
+    The first one of those at the same distance. Memory is a million distances beside the vectors. Calls `tick` after each
+    such part.
     """
     others = np.asarray(others, np.float64)
     places, squared = np.zeros(len(points), np.intp), np.zeros(len(points), np.float32)
@@ -53,11 +62,15 @@ def nearest(points: Vectors, others: Vectors) -> tuple[Places, Distances]:
         which = tile.argmin(axis=1)
         places[start : start + rows] = which
         squared[start : start + rows] = tile[np.arange(len(which)), which]
+        tick()
     return places, squared
 
 
-def farthest_first(points: Vectors, covered: Distances, n: int) -> Places:
+def farthest_first(points: Vectors, covered: Distances, n: int, tick: Tick = no_tick) -> Places:
     """Return the places of n points, each the farthest from those before it and from what is covered already.
+
+    The first one of those at the same distance. The distances of several points that are far now are computed at once, and
+    used for as long as one of these is the farthest; calls `tick` each time.
 
     Parameters
     ----------
@@ -67,11 +80,21 @@ def farthest_first(points: Vectors, covered: Distances, n: int) -> Places:
     Source: Gonzalez 1985, "Clustering to minimize the maximum intercluster distance": at most twice the best radius.
     """
     exact, left = np.asarray(points, np.float64), covered.astype(np.float32)
-    lengths, chosen = _squared_lengths(exact), np.zeros(n, np.intp)
-    for i in range(n):
-        place = chosen[i] = left.argmax()
-        np.minimum(left, _apart(lengths + lengths[place], exact @ exact[place]), out=left)
-        left[place] = -1
+    lengths, chosen, at_once = _squared_lengths(exact), np.zeros(n, np.intp), 1
+    i = 0
+    while i < n:
+        begun, place = i, int(left.argmax())
+        near_to_far = np.argpartition(left, -at_once)
+        batch = np.union1d(near_to_far[-at_once:], [place])
+        outside = left[near_to_far[:-at_once]].max(initial=-1)
+        near = _apart(lengths[batch][:, None] + lengths, exact[batch] @ exact.T)
+        while i < n and (i == begun or left[place] > outside):
+            chosen[i], i = place, i + 1
+            np.minimum(left, near[np.searchsorted(batch, place)], out=left)
+            left[place] = -1
+            place = int(batch[left[batch].argmax()])
+        at_once = min(2 * at_once, MOST_AT_ONCE, len(left)) if 2 * (i - begun) > at_once else max(1, at_once // 2)
+        tick()
     return chosen
 
 
@@ -90,24 +113,26 @@ class Clusters:
     squared: Distances
 
 
-def k_means(points: Vectors, k: int, rng: np.random.Generator) -> Clusters:
+def k_means(points: Vectors, k: int, rng: np.random.Generator, tick: Tick = no_tick) -> Clusters:
     """Return clusters of (s, d) points, s > 0: k of them, or fewer if there are fewer different points.
+
+    Calls `tick` often.
 
     Source: Lloyd 1982, at most 20 rounds, from the centres of k-means++ (Arthur and Vassilvitskii 2007).
     """
     exact = np.asarray(points, np.float64)
-    centres = exact[_spread_out(exact, k, rng)]
-    in_, squared = nearest(exact, centres)
+    centres = exact[_spread_out(exact, k, rng, tick)]
+    in_, squared = nearest(exact, centres, tick)
     for _ in range(LLOYD_ROUNDS):
         centres = _means(exact, in_, centres)
         before = in_
-        in_, squared = nearest(exact, centres)
+        in_, squared = nearest(exact, centres, tick)
         if (in_ == before).all():
             break
     return Clusters(centres, in_, squared)
 
 
-def _spread_out(points: npt.NDArray[np.float64], k: int, rng: np.random.Generator) -> Places:
+def _spread_out(points: npt.NDArray[np.float64], k: int, rng: np.random.Generator, tick: Tick) -> Places:
     """Draw up to k different points, each with a chance in proportion to its squared distance from those before it."""
     lengths, chosen = _squared_lengths(points), [int(rng.integers(len(points)))]
     left = _apart(lengths + lengths[chosen[0]], points @ points[chosen[0]])
@@ -116,6 +141,7 @@ def _spread_out(points: npt.NDArray[np.float64], k: int, rng: np.random.Generato
         place = int(different[drawn(left[different], rng)])
         chosen.append(place)
         left = np.minimum(left, _apart(lengths + lengths[place], points @ points[place]))
+        tick()
     return np.array(chosen, np.intp)
 
 

@@ -88,7 +88,9 @@ class History:
         """
         said: dict[int, list[dict[str, Any]]] = {}
         for seq, by in sorted(self.withdrawn.items()):
-            said.setdefault(seq, []).append({"what": "undone", "seq": by, "images": len(_keys_of(self._answers.get(seq, {})))})
+            said.setdefault(seq, []).append(
+                {"what": "undone", "seq": by, "images": len(_keys_of(self._answers.get(seq, {})))}
+            )
         for seq, later in sorted(self.overruled.items()):
             for other, images in sorted(later.items()):
                 said.setdefault(seq, []).append({"what": "overruled", "seq": other, "images": len(images)})

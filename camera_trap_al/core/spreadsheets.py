@@ -26,6 +26,7 @@ def is_safe_name(path: str, *, allow_formula: bool = False) -> bool:
 
     A path is a key, so it is written as it is or not at all. `allow_formula` lifts the first.
     """
-    starts = any(part.startswith(FORMULA_STARTS) for part in path.split("/"))
-    is_formula = starts and any(c in path for c in NEEDED_TO_HARM)
-    return (allow_formula or not is_formula) and not any(unicodedata.category(c) in UNPRINTABLE for c in path)
+    may_harm = not allow_formula and any(c in path for c in NEEDED_TO_HARM)
+    if may_harm and any(part.startswith(FORMULA_STARTS) for part in path.split("/")):
+        return False
+    return path.isprintable() or not any(unicodedata.category(c) in UNPRINTABLE for c in path)

@@ -81,7 +81,7 @@ class Rule(NamedTuple):
 
 
 JOBS: tuple[Rule, ...] = (
-    Rule("TRAIN", lambda f: not f.newest or f.untrained and f.train_epochs > 0 and f.trainable),
+    Rule("TRAIN", lambda f: not f.newest or f.learner and f.untrained and f.train_epochs > 0 and f.trainable),
     Rule("EMBED_NEXT", lambda f: f.candidate),
     Rule("EMBED", lambda f: f.learner and f.uncovered),
     Rule("FINETUNE", lambda f: f.learner and f.trainable and f.finetune_epochs > 0 and f.new_labels >= f.period),

@@ -1,80 +1,29 @@
-"""Embedding shards: up to 4,096 vectors in one `.npy`, with a small `.json` that is renamed last and names their rows.
+"""The embeddings of a learner: its shards, read as one array; its scaler; the manifest that makes it current.
 
-A learner is a model plus its shards, its scaler and the manifest that makes it current. Shards and manifest say what
-they were made by: that very model, for the rows of that very catalogue. Others of the same number are never used.
+Shards and manifest say what they were made by: that very model, for the rows of that very catalogue. Others of the same
+number are never used.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import zlib
+import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from camera_trap_al.store import atomic, generations
+from camera_trap_al.errors import ModelError
+from camera_trap_al.store import atomic, generations, shards
+from camera_trap_al.store.shards import SHARD_ROWS, FloatArray, RowArray
 
-SHARD_ROWS = 4096
 OPEN_SHARDS = 16
 SCALER = "scaler.npy"
-FloatArray = npt.NDArray[np.float32]
-RowArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class ShardFacts:
-    """One shard as its `.json` describes it.
-
-    `problems` maps a row that could not be decoded to (code, text); `hashes` a row whose file could be read, decoded or
-    not, to the hash of its content (`images.content_hash`). Shards of 0.1.0 have no hashes.
-    """
-
-    name: str
-    rows: RowArray
-    problems: Mapping[int, tuple[str, str]]
-    hashes: Mapping[int, str]
-
-
-def write_shard(
-    folder: Path,
-    rows: RowArray,
-    vectors: FloatArray,
-    problems: Mapping[int, tuple[str, str]],
-    made_by: str,
-    *,
-    hashes: Mapping[int, str] | None = None,
-) -> str:
-    """Write the next shard of a learner; durable on return. Returns its name.
-
-    Parameters
-    ----------
-    folder : of the learner, made if it is not there
-    rows : (n,) int64, n <= 4,096, none of them in another shard of this learner
-    vectors : (n, d) float, zeros where a row is in `problems`; stored as float32
-    made_by : as `made_by` returns it
-    hashes : of the contents that were decoded, or found damaged
-    """
-    atomic.make_folder(folder)
-    names = shard_names(folder)
-    name = f"shard-{int(names[-1][6:]) + 1 if names else 0:06d}"
-    data = np.ascontiguousarray(vectors, dtype=np.float32)
-    atomic.replace_file(folder / f"{name}.npy", lambda file: np.save(file, data, allow_pickle=False))
-    facts = {
-        "format": generations.FORMAT,
-        "made_by": made_by,
-        "rows": rows.tolist(),
-        "crc32": f"{zlib.crc32(data.tobytes()):08x}",
-        "problems": {str(row): list(problem) for row, problem in problems.items()},
-        "hashes": {str(row): digest for row, digest in (hashes or {}).items()},
-    }
-    atomic.replace_json(folder / f"{name}.json", facts)
-    return name
+Places = npt.NDArray[np.intp] | slice
 
 
 def made_by(models: Path, number: int, catalog_id: str) -> str:
@@ -83,63 +32,19 @@ def made_by(models: Path, number: int, catalog_id: str) -> str:
     return f"{model}-{catalog_id[:16]}" if model else ""
 
 
-def shard_names(folder: Path) -> list[str]:
-    """Return the names of the whole shards of a learner, in order."""
-    found = folder.glob("shard-*.json") if folder.is_dir() else ()
-    return sorted(path.stem for path in found if re.fullmatch(r"shard-\d{6}", path.stem))
-
-
-def read_shard_facts(folder: Path, name: str) -> ShardFacts:
-    """Return what a shard says of itself."""
-    facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    problems = {int(row): (code, text) for row, (code, text) in facts["problems"].items()}
-    hashes = {int(row): str(digest) for row, digest in facts.get("hashes", {}).items()}
-    return ShardFacts(name, np.array(facts["rows"], dtype=np.int64), problems, hashes)
-
-
-def is_foreign(folder: Path, expected: str) -> bool:
-    """Return whether anything in a learner's folder was made by another model or for another catalogue."""
-    manifest = generations.read_manifest(folder)
-    marks = {_marked_by(folder, name) for name in shard_names(folder)}
-    if manifest is not None:
-        marks.add(manifest.get("made_by"))
-    return not expected or bool(marks - {expected})
-
-
-def _marked_by(folder: Path, name: str) -> str | None:
-    try:
-        mark = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["made_by"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return str(mark)
-
-
-def damaged_shards(folder: Path) -> list[str]:
-    """Return the names of shards whose content does not fit their checksum."""
-    damaged = []
-    for name in shard_names(folder):
-        try:
-            facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-            data = np.load(folder / f"{name}.npy", allow_pickle=False)
-            good = len(facts["rows"]) == len(data) and facts["crc32"] == f"{zlib.crc32(data.tobytes()):08x}"
-        except (OSError, ValueError, KeyError, TypeError):
-            good = False
-        if not good:
-            damaged.append(name)
-    return damaged
-
-
-def set_damaged_shards_aside(folder: Path) -> list[str]:
-    """Rename damaged shards, so that their rows count as uncovered again; return sentences that say so."""
-    said = []
-    for name in damaged_shards(folder):
-        atomic.rename_aside(folder / f"{name}.json", f".bad-{name}.json")
-        said.append(f"{folder / name} is damaged and was set aside; its images are embedded again.")
-    return said
+@dataclass
+class _Shard:
+    name: str
+    rows: npt.NDArray[np.int32]
+    n_rows: int
+    crc32: str  # "" once it is verified
 
 
 class Vectors:
     """The embeddings of one learner, read from memory-mapped shards and scaled.
+
+    A shard is verified when it is first read. If it is damaged, all damaged ones are set aside, so that their rows count
+    as uncovered and are embedded again, and the reader gets a `ModelError`.
 
     Parameters
     ----------
@@ -152,70 +57,132 @@ class Vectors:
         self.folder = folder
         self.made_by = made_by
         self.scaler = scaler
-        self._shard_of = np.zeros(0, dtype=np.int32)
-        self._offset_of = np.zeros(0, dtype=np.int32)
-        self._names: list[str] = []
-        self._open: OrderedDict[int, FloatArray] = OrderedDict()
+        self.changes = 0
+        # Of each row, SHARD_ROWS times the number of its shard plus its place there; -1 where there is none.
+        self._place_of = np.zeros(0, dtype=np.int64)
+        self._shards: list[_Shard] = []
+        self._number_of: dict[str, int] = {}
+        self._open: OrderedDict[int, npt.NDArray[np.floating]] = OrderedDict()
+        self._lock = threading.Lock()
         self.unreadable: set[int] = set()
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in shards written since the last look."""
-        for name in shard_names(self.folder)[len(self._names) :]:
-            if _marked_by(self.folder, name) == self.made_by:
-                shard = read_shard_facts(self.folder, name)
-                self._grow(int(shard.rows.max(initial=-1)) + 1)
-                self._shard_of[shard.rows] = len(self._names)
-                self._offset_of[shard.rows] = np.arange(len(shard.rows), dtype=np.int32)
-                self.unreadable.update(shard.problems)
-            self._names.append(name)
+        """Take in shards written since the last look, and let go of those set aside; `changes` counts both."""
+        names = shards.shard_names(self.folder)
+        for name in self._number_of.keys() - set(names):
+            self._let_go(self._number_of.pop(name))
+        for name in names:
+            if name not in self._number_of:
+                self._take_in(name)
+
+    def _take_in(self, name: str) -> None:
+        facts, number = shards.read_facts(self.folder, name), len(self._shards)
+        rows = facts["rows"] if facts and facts["made_by"] == self.made_by else np.zeros(0, np.int64)
+        self._number_of[name] = number
+        self._shards.append(_Shard(name, rows.astype(np.int32), len(rows), str(facts.get("crc32"))))
+        self._grow(int(rows.max(initial=-1)) + 1)
+        self._place_of[rows] = number * SHARD_ROWS + np.arange(len(rows))
+        if len(rows):
+            self.unreadable.update(int(row) for row in facts["problems"])
+            self.changes += 1
+
+    def _let_go(self, number: int) -> None:
+        rows = self._shards[number].rows
+        self._place_of[rows[self._place_of[rows] // SHARD_ROWS == number]] = -1
+        self.unreadable.difference_update(rows.tolist())
+        self._shards[number].rows = rows[:0]
+        self._open.pop(number, None)
+        self.changes += 1
 
     def covers(self, rows: RowArray) -> npt.NDArray[np.bool_]:
         """Return, for each row, whether a shard holds it (also where its image could not be decoded)."""
-        known = rows < len(self._shard_of)
+        known = rows < len(self._place_of)
+        if known.all():
+            return self._place_of[rows] >= 0
         covered = np.zeros(len(rows), dtype=bool)
-        covered[known] = self._shard_of[rows[known]] >= 0
+        covered[known] = self._place_of[rows[known]] >= 0
         return covered
 
     def read(self, rows: RowArray) -> FloatArray:
-        """Return the (n, d) scaled float32 vectors of covered rows, in the order given."""
+        """Return the (n, d) scaled float32 vectors of covered rows, in the order given. Raises `ModelError`."""
         assert self.covers(rows).all(), "a row without a vector was read"
-        shards = self._shard_of[rows]
-        out: FloatArray | None = None
-        for shard in np.unique(shards):
-            here = shards == shard
-            vectors = self._shard(int(shard))
-            if out is None:
-                out = np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
-            out[here] = vectors[self._offset_of[rows[here]]]
-        if out is None:
-            return np.zeros((0, 0), dtype=np.float32)
-        return scale(out, self.scaler) if self.scaler is not None else out
+        places = self._place_of[rows]
+        order = np.argsort(places, kind="stable")
+        numbers, starts = np.unique(places[order] // SHARD_ROWS, return_index=True)
+        out: FloatArray = np.zeros((0, 0), dtype=np.float32)
+        for number, here in zip(numbers.tolist(), np.split(order, starts)[1:], strict=True):
+            vectors = self._load(number, places[here] % SHARD_ROWS)
+            out = out if len(out) else np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
+            out[here] = vectors
+        return out
 
-    def _shard(self, number: int) -> FloatArray:
-        """Return a memory-mapped shard; only a few stay open, since each takes a file handle."""
+    def pieces(self, rows: RowArray) -> Iterator[tuple[Places, Callable[[], FloatArray]]]:
+        """Yield, for each shard that holds any of these different, covered rows, their places and how to read them.
+
+        Places are those in `rows`, a slice where they follow each other. Reading returns their (b, d) scaled float32
+        vectors, or raises `ModelError`; it may be done in another thread.
+        """
+        assert self.covers(rows).all(), "a row without a vector was read"
+        asked = np.full(len(self._place_of), -1, dtype=np.int64)
+        asked[rows] = np.arange(len(rows))
+        for number, shard in enumerate(self._shards):
+            places = asked[shard.rows]
+            there = np.flatnonzero(places >= 0)
+            if len(there):
+                yield as_slice(places[there]), partial(self._load, number, as_slice(there))
+                asked[shard.rows] = -1
+
+    def blocks(self, rows: RowArray) -> Iterator[tuple[Places, FloatArray]]:
+        """Yield the places in `rows` and the vectors of a shard at a time, as `pieces` does."""
+        for places, load in self.pieces(rows):
+            yield places, load()
+
+    def _load(self, number: int, places: Places) -> FloatArray:
+        with self._lock:
+            part = self._mapped(number)[places]
+        vectors = shards.widened(part) if part.dtype == np.float16 else np.array(part, dtype=np.float32)
+        return scale(vectors, self.scaler) if self.scaler is not None else vectors
+
+    def _mapped(self, number: int) -> npt.NDArray[np.floating]:
+        """Return a memory-mapped, verified shard; only a few stay open, since each takes a file handle."""
+        shard = self._shards[number]
         if number not in self._open:
-            path = self.folder / f"{self._names[number]}.npy"
-            self._open[number] = np.load(path, mmap_mode="r", allow_pickle=False)
+            stored = shards.map_vectors(self.folder, shard.name, shard.n_rows, shard.crc32)
+            if stored is None or (self.scaler is not None and stored.shape[1] != self.scaler.shape[1]):
+                raise self._damaged(shard)
+            shard.crc32 = ""
+            self._open[number] = stored
             if len(self._open) > OPEN_SHARDS:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
         return self._open[number]
 
-    def blocks(self, rows: RowArray, size: int = SHARD_ROWS) -> Iterator[tuple[RowArray, FloatArray]]:
-        """Yield the rows and their vectors a block at a time."""
-        for start in range(0, len(rows), size):
-            block = rows[start : start + size]
-            yield block, self.read(block)
+    def _damaged(self, shard: _Shard) -> ModelError:
+        # Another process may have done it by now.
+        if shard.name in shards.shard_names(self.folder):
+            shards.set_aside(self.folder, shard.name)
+        n = 1 + len(shards.set_damaged_shards_aside(self.folder))
+        self.refresh()
+        return ModelError(
+            f"{n} files of vectors in {self.folder} are damaged, {shard.name} is the first; they were set aside.",
+            hint="Their images are embedded again. Is the disk sound?",
+        )
 
     def _grow(self, n: int) -> None:
-        if n > len(self._shard_of):
-            more = np.full(n - len(self._shard_of), -1, dtype=np.int32)
-            self._shard_of = np.concatenate([self._shard_of, more])
-            self._offset_of = np.concatenate([self._offset_of, np.zeros_like(more)])
+        if n > len(self._place_of):
+            more = np.full(max(n, len(self._place_of) * 5 // 4) - len(self._place_of), -1, dtype=np.int64)
+            self._place_of = np.concatenate([self._place_of, more])
 
 
-def fit_scaler(blocks: Iterator[tuple[RowArray, FloatArray]], *, normalize: bool) -> npt.NDArray[np.float64]:
+def as_slice(places: npt.NDArray[np.intp]) -> Places:
+    """Return (n,) places, n > 0, as a slice if they follow each other."""
+    first, last = int(places[0]), int(places[-1])
+    follow = last - first == len(places) - 1 and bool((np.diff(places) == 1).all())
+    return slice(first, last + 1) if follow else places
+
+
+def fit_scaler(blocks: Iterable[tuple[Places, FloatArray]], *, normalize: bool) -> npt.NDArray[np.float64]:
     """Return the (2, d) minimum and range over blocks of raw vectors; with `normalize` off, zeros and ones."""
     low: npt.NDArray[np.float64] | None = None
     high: npt.NDArray[np.float64] | None = None
@@ -231,7 +198,8 @@ def fit_scaler(blocks: Iterator[tuple[RowArray, FloatArray]], *, normalize: bool
 
 def scale(vectors: FloatArray, scaler: npt.NDArray[np.float64]) -> FloatArray:
     """Return (x - minimum) / range as float32."""
-    scaled: FloatArray = ((vectors - scaler[0].astype(np.float32)) / scaler[1].astype(np.float32)).astype(np.float32)
+    scaled: FloatArray = (vectors - scaler[0].astype(np.float32)).astype(np.float32, copy=False)
+    scaled /= scaler[1].astype(np.float32)
     return scaled
 
 

@@ -52,6 +52,10 @@ class Pool(Protocol):
         """Yield the rows that have a label and an embedding, in an order that the images alone decide; as above."""
         ...
 
+    def tick(self) -> None:
+        """Is to be called every second or so of a long computation between blocks; raises what ends it."""
+        ...
+
 
 class QueryStrategy(Protocol):
     """Chooses the next request."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from camera_trap_al.core.acquisition import Scored, best_first, margin_score
+from camera_trap_al.core.acquisition import Scored, best_first, margin_score, may_be_best
 from camera_trap_al.core.geometry import k_means, nearest
 from camera_trap_al.strategies import Pool, strategies
 from camera_trap_al.strategies.shortlist import PER_ASKED, shortlist, size_for
@@ -32,14 +32,16 @@ class InformativeDiverseSampling:
         drawn = shortlist(pool, size_for(n, least=LEAST_ROWS), seed)
         if not len(drawn.rows):
             return drawn.rows
-        centres = k_means(drawn.embeddings, max(1, len(pool.classes)), np.random.default_rng(seed)).centres
+        rng = np.random.default_rng(seed)
+        centres = k_means(drawn.embeddings, max(1, len(pool.classes)), rng, pool.tick).centres
         best, sizes = [Scored.empty() for _ in centres], np.zeros(len(centres))
         for block in pool.unlabelled_blocks():
             in_, scores = nearest(block.embeddings, centres)[0], margin_score(block.proba)
             sizes += np.bincount(in_, minlength=len(centres))
             for cluster in np.unique(in_):
                 here = in_ == cluster
-                both = best[cluster].join(Scored(block.rows[here], block.key_hashes[here], scores[here]))
+                mine = Scored(block.rows[here], block.key_hashes[here], scores[here])
+                both = best[cluster].join(mine.take(may_be_best(mine, best[cluster], n, seed)))
                 best[cluster] = both.take(best_first(both, n, seed))
         for labelled in pool.labelled_blocks():
             sizes += np.bincount(nearest(labelled.embeddings, centres)[0], minlength=len(centres))
@@ -69,7 +71,7 @@ class MarginClusterMeanSampling:
         within = min(len(short.rows), max(n, min(PER_ASKED * n, -(-short.pool_size // 2))))
         if not within:
             return short.rows
-        clusters = k_means(short.embeddings[:within], n, np.random.default_rng(seed))
+        clusters = k_means(short.embeddings[:within], n, np.random.default_rng(seed), pool.tick)
         by_cluster = np.lexsort((np.arange(within), clusters.squared, clusters.in_))
         _, first = np.unique(clusters.in_[by_cluster], return_index=True)
         return short.chosen(np.sort(by_cluster[first]), n)

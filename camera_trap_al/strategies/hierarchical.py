@@ -40,11 +40,11 @@ class HierarchicalSampling:
         if not len(short.rows) or not short.embeddings.shape[1]:
             return short.rows[:n]
         leaves = _leaves(short, labelled, n_labelled)
-        leaf_of, _ = nearest(short.embeddings, leaves)
+        leaf_of, _ = nearest(short.embeddings, leaves, pool.tick)
         weights = np.bincount(leaf_of, minlength=len(leaves)) * (short.pool_size / len(short.rows))
         counts = np.zeros((len(leaves), max(1, len(pool.classes))))
         for block in pool.labelled_blocks():
-            places, known = nearest(block.embeddings, leaves)[0], block.labels >= 0
+            places, known = nearest(block.embeddings, leaves, pool.tick)[0], block.labels >= 0
             weights += np.bincount(places, minlength=len(leaves))
             np.add.at(counts, (places[known], block.labels[known]), 1)
         branch_of, doubts = cut(_ward(leaves), weights, counts)

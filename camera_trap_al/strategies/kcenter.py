@@ -30,8 +30,8 @@ class KCenterSampling:
         covered = np.full(len(short.rows), np.inf, np.float32)
         for block in pool.labelled_blocks():
             if len(block.labels):
-                covered = np.minimum(covered, nearest(short.embeddings, block.embeddings)[1])
-        return short.rows[farthest_first(short.embeddings, covered, min(n, len(short.rows)))]
+                covered = np.minimum(covered, nearest(short.embeddings, block.embeddings, pool.tick)[1])
+        return short.rows[farthest_first(short.embeddings, covered, min(n, len(short.rows)), pool.tick)]
 
 
 strategies.register("kcenter")(KCenterSampling())

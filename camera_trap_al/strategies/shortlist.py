@@ -14,6 +14,7 @@ from camera_trap_al.core.acquisition import (
     RowArray,
     Scored,
     best_first,
+    may_be_best,
     no_preference,
 )
 from camera_trap_al.strategies import Pool
@@ -51,7 +52,9 @@ def shortlist(pool: Pool, size: int, seed: int, score: Callable[[FloatArray], Fl
     held = np.zeros((0, 0), np.float32)
     for block in pool.unlabelled_blocks():
         pool_size += len(block.rows)
-        both = best.join(Scored(block.rows, block.key_hashes, score(block.proba)))
+        scored = Scored(block.rows, block.key_hashes, score(block.proba))
+        may_be = may_be_best(scored, best, size, seed)
+        both = best.join(scored.take(may_be))
         order = best_first(both, size, seed)
         is_new = order >= len(best.rows)
         held = held if len(held) else np.zeros((0, block.embeddings.shape[1]), np.float32)
@@ -63,7 +66,7 @@ def shortlist(pool: Pool, size: int, seed: int, score: Callable[[FloatArray], Fl
         free = np.ones(len(held), bool)
         free[kept[~is_new]] = False
         kept[is_new] = np.flatnonzero(free)[: is_new.sum()]
-        held[kept[is_new]] = block.embeddings[order[is_new] - len(best.rows)]
+        held[kept[is_new]] = block.embeddings[may_be[order[is_new] - len(best.rows)]]
         best, slots = both.take(order), kept
     return Shortlist(best.rows, best.key_hashes, held[slots], pool_size)
 

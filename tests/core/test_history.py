@@ -120,7 +120,9 @@ def test_a_correction_in_a_later_round_or_of_the_same_file_is_no_disagreement() 
 
 
 def test_an_image_that_was_missing_is_awaited_when_it_is_asked_for_again() -> None:
-    history = History.of([request(1, 1, A, B), {"seq": 2, "kind": "skip", "skips": [[*A, "missing"], [*B, "cannot_tell"]]}])
+    history = History.of(
+        [request(1, 1, A, B), {"seq": 2, "kind": "skip", "skips": [[*A, "missing"], [*B, "cannot_tell"]]}]
+    )
     assert history.awaited() == []
     assert history.apply(request(3, 2, A)) == [A]
     assert history.awaited() == [A] and history.is_answered(B)

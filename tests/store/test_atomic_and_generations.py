@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 
-from camera_trap_al.store import atomic, embeddings, generations
+from camera_trap_al.store import atomic, embeddings, generations, shards
 from camera_trap_al.store.atomic import failpoints, replace_bytes, replace_file
 
 
@@ -103,12 +103,12 @@ def test_of_what_was_set_aside_the_newest_few_stay_and_no_number_is_used_again(t
 
 def test_vectors_come_back_by_row_scaled_whatever_the_shards(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(10, 3)).astype(np.float32)
+    vectors = rng.normal(size=(10, 3)).astype(np.float16).astype(np.float32)
     rows = np.array([4, 9, 2, 0, 7, 1, 3, 8, 5, 6])
-    embeddings.write_shard(tmp_path, rows[:6], vectors[:6], {}, made_by="m")
-    embeddings.write_shard(tmp_path, rows[6:], vectors[6:], {8: ("truncated", "cut")}, made_by="m")
+    shards.write_shard(tmp_path, rows[:6], vectors[:6], {}, made_by="m")
+    shards.write_shard(tmp_path, rows[6:], vectors[6:], {8: ("truncated", "cut")}, made_by="m")
     raw = embeddings.Vectors(tmp_path, "m")
-    scaler = embeddings.fit_scaler(raw.blocks(rows, size=3), normalize=True)
+    scaler = embeddings.fit_scaler(raw.blocks(rows), normalize=True)
     scaled = embeddings.Vectors(tmp_path, "m", scaler).read(np.array([0, 6, 4]))
     low, high = vectors.min(axis=0), vectors.max(axis=0)
     expected = (vectors[[3, 9, 0]] - low) / (high - low)
@@ -120,39 +120,39 @@ def test_vectors_come_back_by_row_scaled_whatever_the_shards(tmp_path: Path) -> 
 def test_a_shard_names_the_contents_it_was_made_from_and_old_ones_name_none(tmp_path: Path) -> None:
     rows, vectors = np.arange(2), np.zeros((2, 3), np.float32)
     problems = {1: ("truncated", "cut")}
-    name = embeddings.write_shard(tmp_path, rows, vectors, problems, "m", hashes={0: "0a", 1: "1b"})
-    facts = embeddings.read_shard_facts(tmp_path, name)
+    name = shards.write_shard(tmp_path, rows, vectors, problems, "m", hashes={0: "0a", 1: "1b"})
+    facts = shards.read_shard_facts(tmp_path, name)
     assert facts.hashes == {0: "0a", 1: "1b"} and facts.problems == problems and facts.rows.tolist() == [0, 1]
     told = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
-    del told["hashes"]
+    del told["contents"]
     (tmp_path / f"{name}.json").write_text(json.dumps(told), encoding="utf-8")
-    assert embeddings.read_shard_facts(tmp_path, name).hashes == {}
+    assert shards.read_shard_facts(tmp_path, name).hashes == {}
 
 
 def test_a_constant_dimension_scales_without_dividing_by_zero(tmp_path: Path) -> None:
-    embeddings.write_shard(tmp_path, np.arange(3), np.full((3, 2), 5, np.float32), {}, made_by="m")
+    shards.write_shard(tmp_path, np.arange(3), np.full((3, 2), 5, np.float32), {}, made_by="m")
     raw = embeddings.Vectors(tmp_path, "m")
     scaler = embeddings.fit_scaler(raw.blocks(np.arange(3)), normalize=True)
     assert embeddings.scale(raw.read(np.arange(3)), scaler).tolist() == [[0, 0]] * 3
 
 
 def test_a_shard_of_other_bytes_is_set_aside(tmp_path: Path) -> None:
-    embeddings.write_shard(tmp_path, np.arange(3), np.ones((3, 2), np.float32), {}, made_by="m")
+    shards.write_shard(tmp_path, np.arange(3), np.ones((3, 2), np.float32), {}, made_by="m")
     np.save(tmp_path / "shard-000000.npy", np.zeros((3, 2), np.float32))
-    assert len(embeddings.set_damaged_shards_aside(tmp_path)) == 1
+    assert len(shards.set_damaged_shards_aside(tmp_path)) == 1
     assert not embeddings.Vectors(tmp_path, "m").covers(np.arange(3)).any()
 
 
 def test_a_shard_of_another_model_or_catalogue_is_never_read(tmp_path: Path) -> None:
-    embeddings.write_shard(tmp_path, np.arange(3), np.ones((3, 2), np.float32), {}, made_by="m")
-    embeddings.write_shard(tmp_path, np.arange(3, 6), np.ones((3, 2), np.float32), {}, made_by="other")
+    shards.write_shard(tmp_path, np.arange(3), np.ones((3, 2), np.float32), {}, made_by="m")
+    shards.write_shard(tmp_path, np.arange(3, 6), np.ones((3, 2), np.float32), {}, made_by="other")
     assert embeddings.Vectors(tmp_path, "m").covers(np.arange(6)).tolist() == [True] * 3 + [False] * 3
-    assert embeddings.is_foreign(tmp_path, "m")
+    assert shards.is_foreign(tmp_path, "m")
 
 
 def test_many_shards_are_read_with_few_open_files(tmp_path: Path) -> None:
     for i in range(40):
-        embeddings.write_shard(tmp_path, np.array([i]), np.full((1, 2), i, np.float32), {}, made_by="m")
+        shards.write_shard(tmp_path, np.array([i]), np.full((1, 2), i, np.float32), {}, made_by="m")
     vectors = embeddings.Vectors(tmp_path, "m")
     assert (
         vectors.read(np.arange(40))[:, 0].tolist() == list(range(40)) and len(vectors._open) <= embeddings.OPEN_SHARDS

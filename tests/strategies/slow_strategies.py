@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from camera_trap_al.catalog.found import key_hash
 from camera_trap_al.core.acquisition import key_priority
+from camera_trap_al.core.seeds import key_hash
 from camera_trap_al.strategies import LabelledBlock, PoolBlock
 
 
@@ -48,6 +48,9 @@ class MadePool:
         for start in range(0, len(self.labels), self.block):
             end = start + self.block
             yield LabelledBlock(self.labelled[start:end], self.labels[start:end])
+
+    def tick(self) -> None:
+        pass
 
     def paths_of(self, rows: np.ndarray) -> list[str]:
         return [self.paths[row - 100] for row in rows.tolist()]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_strategies import MadePool, random_pool
 
-from camera_trap_al.catalog.found import key_hash
 from camera_trap_al.core.acquisition import Scored, best_first, confidence_score, entropy_score, margin_score, top_n
+from camera_trap_al.core.seeds import key_hash
 from camera_trap_al.errors import UnknownNameError
 from camera_trap_al.strategies import LabelledBlock, PoolBlock, strategies
 
@@ -141,6 +141,9 @@ class LongPool:
         for number in range(8):
             rng = np.random.default_rng(1000 + number)
             yield LabelledBlock(rng.random((1024, 64), np.float32), rng.integers(0, 3, 1024))
+
+    def tick(self) -> None:
+        pass
 
 
 @pytest.mark.slow

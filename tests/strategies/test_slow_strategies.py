@@ -165,3 +165,27 @@ def test_equal_vectors_are_at_no_distance_and_tie_wherever_they_lie() -> None:
     assert (squared[np.arange(7), np.arange(97, 104)] == 0).all() and (np.diag(squared) == 0).all()
     assert (squared[:7] == squared[97:]).all() and (squared == squared.T).all()
     assert geometry.nearest(twice, points)[0][[*range(7), *range(97, 104)]].tolist() == [*range(7), *range(7)]
+
+
+@pytest.mark.parametrize("kind", ["spread", "clouds", "grid", "one place"])
+@pytest.mark.parametrize("n_covered", [0, 3])
+def test_farthest_first_takes_what_one_at_a_time_would(kind: str, n_covered: int) -> None:
+    rng = np.random.default_rng(5)
+    points = {
+        "spread": rng.normal(size=(300, 16)),
+        "clouds": clouds(100, 150, 50),
+        "grid": rng.integers(0, 4, (300, 2)),
+        "one place": np.ones((300, 3)),
+    }[kind].astype(np.float32)
+    covered = np.full(300, np.inf, np.float32)
+    if n_covered:
+        covered = geometry.nearest(points, points[:n_covered])[1]
+    left, expected = covered.copy(), []
+    for _ in range(200):
+        expected.append(int(left.argmax()))
+        left = np.minimum(left, geometry.squared_distances(points, points[expected[-1:]])[:, 0])
+        left[expected] = -1
+    ticks: list[int] = []
+    found = geometry.farthest_first(points, covered, 200, lambda: ticks.append(1)).tolist()
+    assert found == expected and len(ticks) <= 200
+    assert kind != "spread" or len(ticks) < 40, "several are computed at once"

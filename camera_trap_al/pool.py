@@ -1,0 +1,107 @@
+"""The askable rows as a query strategy sees them: vectors read and classified a shard at a time, on a few threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from camera_trap_al.engine import usable_cores
+from camera_trap_al.errors import StopRequested
+from camera_trap_al.learn.classifier import Classifier, one_thread
+from camera_trap_al.store.embeddings import Places, Vectors
+from camera_trap_al.store.shards import SHARD_ROWS, FloatArray
+from camera_trap_al.strategies import LabelledBlock, PoolBlock
+
+MOST_THREADS = 4
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class WorkPool:
+    """The askable rows as a query strategy sees them.
+
+    Parameters
+    ----------
+    rows, key_hashes : (n,) int64 and (n,) uint64, of rows that `vectors` covers
+    vectors, classifier : None before the first learner, and before the first checkpoint
+    labelled : gives the rows that have a label, in the order of their key hashes, and their species
+    stop : whether the program is to end; looked at between blocks, and by strategies that compute for long
+    """
+
+    rows: npt.NDArray[np.int64]
+    key_hashes: npt.NDArray[np.uint64]
+    vectors: Vectors | None
+    classifier: Classifier | None
+    labelled: Callable[[], tuple[npt.NDArray[np.int64], Sequence[str]]]
+    stop: Callable[[], bool] = lambda: False
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The classes, in the order of the columns of `proba`."""
+        return self.classifier.classes if self.classifier else ()
+
+    def tick(self) -> None:
+        """Raise `StopRequested` where the program is to end."""
+        if self.stop():
+            raise StopRequested
+
+    def unlabelled_blocks(self) -> Iterator[PoolBlock]:
+        """Yield the askable rows a shard at a time, in the order of the shards. Raises `StopRequested`."""
+        vectors, classifier = self.vectors, self.classifier
+        if vectors is None or classifier is None:
+            nothing = np.zeros((len(self.rows), 0), dtype=np.float32)
+            yield PoolBlock(self.rows, self.key_hashes, nothing, nothing)
+            return
+
+        def classified(places: Places, load: Callable[[], FloatArray]) -> PoolBlock:
+            embeddings = load()
+            proba = classifier.predict_proba(embeddings)
+            return PoolBlock(self.rows[places], self.key_hashes[places], proba, embeddings)
+
+        with one_thread():
+            for block in ahead(classified, vectors.pieces(self.rows)):
+                self.tick()
+                yield block
+
+    def labelled_blocks(self) -> Iterator[LabelledBlock]:
+        """Yield the labelled rows that have a vector, in the order of their key hashes, a block at a time.
+
+        Raises `StopRequested`.
+        """
+        if self.vectors is None or self.classifier is None:
+            return
+        rows, species = self.labelled()
+        place = {name: i for i, name in enumerate(self.classifier.classes)}
+        labels = np.array([place.get(name, -1) for name in species], dtype=np.int64)
+        usable = self.vectors.covers(rows) & ~np.isin(rows, list(self.vectors.unreadable))
+        rows, labels = rows[usable], labels[usable]
+        for start in range(0, len(rows), SHARD_ROWS):
+            self.tick()
+            here = slice(start, start + SHARD_ROWS)
+            yield LabelledBlock(self.vectors.read(rows[here]), labels[here])
+
+
+def ahead(call: Callable[..., T], tasks: Iterable[tuple[object, ...]]) -> Iterator[T]:
+    """Yield what `call` returns for each task, in their order, while threads work on the next few.
+
+    One thread a core and at most four. They run beside each other as long as `call` spends its time in numpy.
+    """
+    n_threads = min(usable_cores(), MOST_THREADS)
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="pool") as threads:
+        try:
+            for task in tasks:
+                waiting.append(threads.submit(call, *task))
+                if len(waiting) > n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

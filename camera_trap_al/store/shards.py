@@ -1,0 +1,208 @@
+"""Embedding shards: up to 4,096 vectors in one `.npy`, with a small `.json` that is renamed last and names their rows.
+
+A shard says what it was made by: that very model, for the rows of that very catalogue.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from camera_trap_al.errors import DivergedError, ModelError
+from camera_trap_al.store import atomic, generations
+
+SHARD_ROWS = 4096
+SHARD_FILE = re.compile(r"(\.bad-)?(shard-\d{6})\.json")
+# Below this a float16 loses digits.
+LEAST_HALF = float(np.finfo(np.float16).smallest_normal)
+FloatArray = npt.NDArray[np.float32]
+RowArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ShardFacts:
+    """One shard as its `.json` describes it.
+
+    `problems` maps a row that could not be decoded to (code, text); `hashes` a row whose file could be read, decoded or
+    not, to the hash of its content (`images.content_hash`). Shards of 0.1.0 have no hashes.
+    """
+
+    name: str
+    rows: RowArray
+    problems: Mapping[int, tuple[str, str]]
+    hashes: Mapping[int, str]
+
+
+def write_shard(
+    folder: Path,
+    rows: RowArray,
+    vectors: FloatArray,
+    problems: Mapping[int, tuple[str, str]],
+    made_by: str,
+    *,
+    hashes: Mapping[int, str] | None = None,
+) -> str:
+    """Write the next shard of a learner; durable on return. Returns its name.
+
+    Parameters
+    ----------
+    folder : of the learner, made if it is not there
+    rows : (n,) int64, n <= 4,096, none of them in another shard of this learner
+    vectors : (n, d) float, zeros where a row is in `problems`; stored as `stored_as` says
+    made_by : as `embeddings.made_by` returns it
+    hashes : of the contents that were decoded, or found damaged
+
+    Raises
+    ------
+    DivergedError
+        A vector holds something that is no number; nothing was written.
+    """
+    data = stored_as(np.asarray(vectors))
+    if not np.isfinite(data).all():
+        bad = rows[~np.isfinite(data).all(axis=1)]
+        raise DivergedError(
+            f"The network gave something that is no number for {len(bad)} of {len(rows)} images, so nothing of them is kept"
+            f" (row {bad[0]} is the first).",
+            hint="Set its folder in models aside, so that it is made anew; a smaller train.lr or finetune.lr may help.",
+        )
+    atomic.make_folder(folder)
+    # A name that was set aside is not given again: the catalogue has taken in what the old shard said.
+    last = max((int(match[2][6:]) for match in _shard_files(folder)), default=-1)
+    name = f"shard-{last + 1:06d}"
+    atomic.replace_file(folder / f"{name}.npy", lambda file: np.save(file, data, allow_pickle=False))
+    facts = {
+        "format": generations.FORMAT,
+        "made_by": made_by,
+        "rows": rows.tolist(),
+        "rows_crc32": _crc32(rows),
+        "crc32": _crc32(data),
+        "problems": {str(row): list(problem) for row, problem in problems.items()},
+        # One text is read several times faster than thousands of entries, and at each start it is read of every shard.
+        "contents": ",".join((hashes or {}).get(row, "") for row in rows.tolist()),
+    }
+    atomic.replace_json(folder / f"{name}.json", facts)
+    return name
+
+
+def stored_as(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Return (n, d) vectors as float16, or float32 if some are too large for that, or most numbers too small."""
+    with np.errstate(over="ignore"):
+        half = np.ascontiguousarray(vectors, dtype=np.float16)
+    too_small = (np.abs(half) < LEAST_HALF) & (vectors != 0)
+    fits = np.isfinite(half).all() and 2 * np.count_nonzero(too_small) <= np.count_nonzero(vectors)
+    return half if fits else np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def widened(half: npt.NDArray[np.float16]) -> FloatArray:
+    """Return finite float16 numbers as float32, the very same; twice as fast as numpy, which does it one by one.
+
+    The sign and the other 15 bits go to their places in a float32, whose exponent then is too small by 112.
+    """
+    bits = half.view(np.int16).astype(np.int32)
+    bits <<= 13
+    bits &= -0x70000001
+    numbers = bits.view(np.float32)
+    numbers *= np.float32(2.0**112)
+    return numbers
+
+
+def _crc32(array: npt.NDArray[Any]) -> str:
+    return f"{zlib.crc32(np.ascontiguousarray(array).data):08x}"
+
+
+def _shard_files(folder: Path) -> list[re.Match[str]]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as listing:
+        return [match for entry in listing if (match := SHARD_FILE.match(entry.name))]
+
+
+def shard_names(folder: Path) -> list[str]:
+    """Return the names of the whole shards of a learner, in order."""
+    return sorted(match[2] for match in _shard_files(folder) if match[0] == match.string and not match[1])
+
+
+def read_facts(folder: Path, name: str) -> dict[str, Any]:
+    """Return what a shard's `.json` holds, its rows as an array; {} if it is damaged."""
+    try:
+        facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        facts["rows"] = np.array(facts["rows"], dtype=np.int64)
+        good = {"made_by", "crc32", "problems"} <= facts.keys()
+        good = good and facts.get("rows_crc32") in (None, _crc32(facts["rows"]))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, AttributeError):
+        return {}
+    return facts if good else {}
+
+
+def read_shard_facts(folder: Path, name: str) -> ShardFacts:
+    """Return what a shard says of itself. Raises `ModelError` if its `.json` is damaged."""
+    facts = read_facts(folder, name)
+    if not facts:
+        raise ModelError(f"{folder / name}.json is damaged.", hint="The next start embeds its images again.")
+    problems = {int(row): (code, text) for row, (code, text) in facts["problems"].items()}
+    each = zip(facts["rows"].tolist(), facts.get("contents", "").split(","), strict=False)
+    # Up to 0.3.0 they were entries of their own.
+    hashes = {int(row): str(digest) for row, digest in facts.get("hashes", {}).items()}
+    hashes |= {row: digest for row, digest in each if digest}
+    return ShardFacts(name, facts["rows"], problems, hashes)
+
+
+def is_foreign(folder: Path, expected: str) -> bool:
+    """Return whether anything in a learner's folder was made by another model or for another catalogue."""
+    manifest = generations.read_manifest(folder)
+    marks = {facts["made_by"] for name in shard_names(folder) if (facts := read_facts(folder, name))}
+    if manifest is not None:
+        marks.add(manifest.get("made_by"))
+    return not expected or bool(marks - {expected})
+
+
+def map_vectors(folder: Path, name: str, n_rows: int, crc32: str = "") -> npt.NDArray[np.floating] | None:
+    """Return a shard's stored (n_rows, d) vectors, memory-mapped; None if they are damaged.
+
+    With `crc32` all of them are read and compared with it. Raises `OSError` where the disk does not answer.
+    """
+    try:
+        stored = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    fits = stored.ndim == 2 and stored.dtype in (np.float16, np.float32) and len(stored) == n_rows
+    return stored if fits and (not crc32 or crc32 == _crc32(stored)) else None
+
+
+def damaged_shards(folder: Path, *, verify: bool = True) -> list[str]:
+    """Return the names of damaged shards: cut short or, with `verify`, of another content than their checksum's."""
+    return [name for name in shard_names(folder) if _is_damaged(folder, name, verify=verify)]
+
+
+def _is_damaged(folder: Path, name: str, *, verify: bool) -> bool:
+    facts = read_facts(folder, name)
+    try:
+        return not facts or map_vectors(folder, name, len(facts["rows"]), facts["crc32"] if verify else "") is None
+    except OSError:
+        return True
+
+
+def set_damaged_shards_aside(folder: Path, *, verify: bool = True) -> list[str]:
+    """Rename damaged shards, so that their rows count as uncovered again; return sentences that say so.
+
+    Without `verify`, which reads all vectors, only those that are cut short: `Vectors` verifies each one it reads.
+    """
+    said = []
+    for name in damaged_shards(folder, verify=verify):
+        set_aside(folder, name)
+        said.append(f"{folder / name} is damaged and was set aside; its images are embedded again.")
+    return said
+
+
+def set_aside(folder: Path, name: str) -> None:
+    """Rename a shard's `.json`, so that its rows count as uncovered again."""
+    atomic.rename_aside(folder / f"{name}.json", f".bad-{name}.json")
