@@ -43,13 +43,21 @@ class DecoderGone(Exception):
     """A decoder ended before it answered."""
 
 
+def own_group() -> dict[str, Any]:
+    """Return how `Popen` keeps a Ctrl-C at the terminal from a child: it is for the parent, which then ends the child.
+
+    Linux lets a session have its share of the processor whatever its priority is (autogroups), so a child in its own
+    session would slow its parent down however low its priority: a group in the same one is enough.
+    """
+    return {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
+
+
 class Decoder:
     """A decoding process as its parent sees it; one request at a time."""
 
     def __init__(self, limits: DecodeLimits, command: Sequence[str]) -> None:
         one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        # Its own session or group: a Ctrl-C at the terminal is for the parent, which then ends the child.
-        flags: dict[str, Any] = {"start_new_session": True}
+        flags = own_group()
         if sys.platform == "win32":
             flags = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
         self.overdue = self.stopped = False

@@ -12,6 +12,7 @@ import functools
 import logging
 import os
 import queue
+import statistics
 import subprocess
 import threading
 import time
@@ -33,6 +34,10 @@ START_S = 60.0
 # A share that answers so late is away; a slow one is not.
 READ_S = 120.0
 WATCH_S = 0.1
+# Compared on images that come after a few dozen, so that short work, and the start of processes, take no part in it.
+COMPARE_FROM, COMPARED = 48, 8
+# A process also keeps a crash, a hang and the memory of a decoder to itself, which is worth some of its time.
+THREADS_PAY_FROM, THREADS_PAY_MS = 2.0, 5.0
 DECODER_CODES = frozenset({"decoder_crashed", "decoder_timeout"})
 EXTENSIONS = {".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 EXTENSIONS |= {f".{name.lower()}": name for name in ("PNG", "GIF", "WEBP", "BMP")}
@@ -59,10 +64,13 @@ class Decoders:
     in threads of this one: limits on header, pixels and time hold then, but a crash of a decoder is a crash of the
     program. That is logged once.
 
+    Without a number of processes, a few images are also decoded in a thread, and where that is twice as fast, threads do
+    the rest. Either way the outcome is logged once.
+
     Parameters
     ----------
     limits : what is refused
-    processes : children at most; None for as many as cores; never more than these, or 8
+    processes : children at most, never more than cores, or 8; None for as many as that, or threads
     command : how a child is started
     """
 
@@ -72,7 +80,10 @@ class Decoders:
         self.limits = limits
         self.in_threads = False
         self._command = command
-        self._turns = threading.BoundedSemaphore(min(MOST_PROCESSES, usable_cores(), processes or MOST_PROCESSES))
+        self._n_turns = min(MOST_PROCESSES, usable_cores(), processes or MOST_PROCESSES)
+        self._turns = threading.BoundedSemaphore(self._n_turns)
+        self._to_compare = 0 if processes else COMPARE_FROM + COMPARED
+        self._compared: list[tuple[float, float]] = []
         self._lock = threading.Lock()
         self._idle: list[Decoder] = []
         self._all: set[Decoder] = set()
@@ -116,7 +127,7 @@ class Decoders:
                     # Killed from outside, perhaps: one more try tells a bad file from bad luck.
                     continue
                 except _CannotStart as error:
-                    self._note_threads(str(error))
+                    self._note_threads(f"no process for decoding can be started ({error})")
             return self._read_in_thread(path, px, box)
 
     def close(self) -> None:
@@ -146,6 +157,7 @@ class Decoders:
         content = str(head.get("content", ""))
         if not content:
             _raise_said(head, path, "")
+        started = time.perf_counter()
         try:
             answer, pixels = child.receive(self.limits.decode_s)
         except DecoderGone:
@@ -158,7 +170,36 @@ class Decoders:
         if "format" not in answer:
             _raise_said(answer, path, content)
         self._note_format(path, str(answer["format"]))
+        self._compare(path, px, box, time.perf_counter() - started)
         return Decoded(_as_array(pixels, px), content)
+
+    def _compare(self, path: Path, px: int, box: Box | None, in_process_s: float) -> None:
+        """Let a thread decode what a process could, if that is still to be compared; choose after the last."""
+        with self._lock:
+            self._to_compare -= 1
+            if not 0 <= self._to_compare < COMPARED:
+                return
+        is_last = False
+        with contextlib.suppress(ImageUnreadableError, OSError):
+            data = read_file(path, self.limits)
+            started = time.perf_counter()
+            decode(data, path.name, px=px, box=box, limits=self.limits)
+            with self._lock:
+                self._compared.append((in_process_s, time.perf_counter() - started))
+                is_last = len(self._compared) == COMPARED
+        if not is_last:
+            return
+        process_ms, thread_ms = (statistics.median(times) * 1000 for times in zip(*self._compared, strict=True))
+        if process_ms > THREADS_PAY_FROM * thread_ms + THREADS_PAY_MS:
+            why = f"decoding takes {process_ms:.0f} ms an image in a process of its own, {thread_ms:.0f} ms in a thread"
+            self._note_threads(why)
+        else:
+            log.info(
+                "images: decoded by %d processes, %.0f ms an image (%.0f ms in a thread)",
+                self._n_turns,
+                process_ms,
+                thread_ms,
+            )
 
     def _check_stopped(self, child: Decoder) -> None:
         if child.stopped or self._closed:
@@ -245,8 +286,7 @@ class Decoders:
         with self._lock:
             if not self.in_threads:
                 log.warning(
-                    "images: no process for decoding can be started (%s); images are decoded without one, so a damaged"
-                    " file could end the program",
+                    "images: %s; images are decoded without one, so a damaged file could end the program",
                     why,
                 )
             self.in_threads = True

@@ -46,8 +46,8 @@ ISO_MEDIA_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": 
 TEXT_LIMIT = "MAX_TEXT_"
 COPY_AGAIN = "copy it again from the camera's card"
 ROWS_AT_ONCE = 256
-# A scaled decode keeps at least this many pixels for each one that is wanted, so that the resize still averages.
-OVERSAMPLING = 2
+# A scaled decode keeps at least this many pixels a side for each one that is wanted, so that the resize still averages.
+OVERSAMPLING = 1.25
 EXIF_ORIENTATION, EXIF_IFD, EXIF_TIME_ORIGINAL, EXIF_TIME = 0x0112, 0x8769, 0x9003, 0x0132
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -1,23 +1,28 @@
-"""How the images of a work folder are read: limits from its configuration, and whether a file or a whole folder is away."""
+"""How the images of a work folder are read: from the decoded cache or their files; limits; is a file or a folder away."""
 
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from camera_trap_al.catalog.found import POOL
+import numpy as np
+from PIL import Image
+
+from camera_trap_al.catalog.catalog import Catalog
+from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.config import Config
 from camera_trap_al.core.records import Item
 from camera_trap_al.engine import Decoded, shared
 from camera_trap_al.errors import ImagesOfflineError, ImageUnreadableError
-from camera_trap_al.images import DecodeLimits
+from camera_trap_al.images import IMAGE_PX, DecodeLimits
+from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.data import answers
+from camera_trap_al.store.pixels import PixelArray, PixelCache
 from camera_trap_al.work import is_online
 
-if TYPE_CHECKING:
-    import numpy as np
+GB = 1_000_000_000
 
 
 def decode_limits(config: Config) -> DecodeLimits:
@@ -26,23 +31,46 @@ def decode_limits(config: Config) -> DecodeLimits:
     return DecodeLimits(part.max_pixels, part.max_side, allow_truncated=part.allow_truncated)
 
 
+def open_cache(folder: WorkFolder, config: Config, catalog: Catalog) -> PixelCache:
+    """Return the decoded cache of a work folder, without what is of no more use in it."""
+    # Without `allow_truncated`, what was decoded of a damaged image while it was on is not used.
+    mark = f"{catalog.fact('catalog_id')} {'truncated' if config.images.allow_truncated else 'whole'}"
+    live = catalog.live_rows(TRAIN, VALIDATION, POOL)
+    return PixelCache(folder.cache, mark, px=config.cache.px, max_bytes=int(config.cache.max_gb * GB), live=live)
+
+
 class ImageReader:
-    """Decodes items in child processes, and remembers the hashes of their contents until these are taken.
+    """Gives the pixels of items, and remembers the hashes of their contents until these are taken.
+
+    Items are read from the decoded cache, or decoded in child processes and then kept there.
 
     Parameters
     ----------
     folders : the folders of images, by kind
     known_top : top-level entries of the image root, as of the last scan
+    px : side to which images are decoded; from fewer than 256 pixels they are enlarged, cached or not
+    cache : of images of this side, or None to decode each time
+    labelled : rows for which the cache reserves some of its room
     """
 
-    def __init__(self, config: Config, folders: Mapping[str, str], known_top: Sequence[str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        folders: Mapping[str, str],
+        known_top: Sequence[str],
+        *,
+        px: int = IMAGE_PX,
+        cache: PixelCache | None = None,
+        labelled: Sequence[int] | np.ndarray = (),
+    ) -> None:
         self._decoders = shared(decode_limits(config), config.images.processes)
         self._folders, self._known_top = folders, list(known_top)
+        self._px, self._cache, self._labelled = px, cache, frozenset(int(row) for row in labelled)
         self._hashes: dict[int, str] = {}
         self._lock = threading.Lock()
 
     def __call__(self, item: Item) -> np.ndarray:
-        """Return the (256, 256, 3) uint8 pixels of an item.
+        """Return the (256, 256, 3) uint8 pixels of an item; they may be read-only.
 
         Raises
         ------
@@ -50,6 +78,10 @@ class ImageReader:
             `missing` for a file that is gone, or fails to be read, while its folder of images is there.
         PermissionError, ImagesOfflineError
         """
+        stamp = _stamp(item)
+        if self._cache is not None and (kept := self._cache.read(item.row, stamp)) is not None:
+            self._note(item, kept.content)
+            return enlarged(kept.pixels)
         try:
             decoded = self._read(item)
         except ImageUnreadableError as error:
@@ -66,7 +98,14 @@ class ImageReader:
             text = f"{Path(item.path).name} is not there or cannot be read ({error.strerror})."
             raise ImageUnreadableError(text, code="missing") from error
         self._note(item, decoded.content)
-        return decoded.pixels
+        if self._cache is not None:
+            is_labelled = item.row in self._labelled
+            self._cache.keep(item.row, stamp, decoded.pixels, decoded.content, is_labelled=is_labelled)
+        return enlarged(decoded.pixels)
+
+    def keeps(self, item: Item) -> bool:
+        """Return whether an item need not be decoded again."""
+        return self._cache is not None and self._cache.holds(item.row)
 
     def take_hashes(self) -> dict[int, str]:
         """Return row → content hash of what was read since the last call."""
@@ -76,12 +115,12 @@ class ImageReader:
 
     def _read(self, item: Item) -> Decoded:
         try:
-            return self._decoders.read(item.path, box=item.box)
+            return self._decoders.read(item.path, px=self._px, box=item.box)
         except PermissionError:
             raise
         except OSError:
             # A share that was away for a moment.
-            return self._decoders.read(item.path, box=item.box)
+            return self._decoders.read(item.path, px=self._px, box=item.box)
 
     def _is_away(self, path: Path) -> bool:
         """Say whether the folder of images that holds a file does not answer."""
@@ -95,3 +134,15 @@ class ImageReader:
         if content:
             with self._lock:
                 self._hashes[item.row] = content
+
+
+def enlarged(pixels: PixelArray) -> PixelArray:
+    """Return decoded pixels at 256 × 256; those of that size as they are."""
+    if pixels.shape[0] == IMAGE_PX:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((IMAGE_PX, IMAGE_PX), Image.Resampling.BILINEAR))
+
+
+def _stamp(item: Item) -> int:
+    """Return what the image of a row never changes without getting a new row, nor when its folder is moved."""
+    return (item.size % 2**32) << 32 | zlib.crc32(Path(item.path).name.encode("utf-8", "surrogateescape"))

@@ -165,6 +165,38 @@ def test_where_no_process_starts_threads_decode_and_it_is_said_once(pictures, ma
     never.set()
 
 
+SLOW = """
+import time, camera_trap_al.decoder as decoder
+decode = decoder.decode
+decoder.decode = lambda *args, **options: (time.sleep(0.05), decode(*args, **options))[1]
+decoder.main()
+"""
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_threads_take_over_only_where_processes_prove_to_be_slow_and_it_is_said_once(
+    pictures, make, caplog, monkeypatch, is_slow
+):
+    monkeypatch.setattr(engine, "COMPARE_FROM", 1)
+    monkeypatch.setattr(engine, "COMPARED", 3)
+    decoders = make(command=[sys.executable, "-c", SLOW]) if is_slow else make()
+    with caplog.at_level(logging.INFO):
+        for n, path in enumerate(pictures):
+            assert np.array_equal(decoders.read(path).pixels, read_image(path))
+            assert decoders.in_threads == (is_slow and n >= 3)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert ("in a process of its own" if is_slow else "processes") in said
+
+
+def test_a_number_of_processes_is_not_questioned(pictures, make, caplog, monkeypatch):
+    monkeypatch.setattr(engine, "COMPARE_FROM", 0)
+    monkeypatch.setattr(engine, "decode", None)
+    with caplog.at_level(logging.INFO):
+        for path in pictures * 2:
+            make(processes=1).read(path)
+    assert not caplog.records
+
+
 @pytest.mark.slow
 def test_a_told_stop_does_not_wait_for_a_hanging_decoder(pictures, make, monkeypatch):
     monkeypatch.setenv(FAULT, "hang=3.jpg")

@@ -1,7 +1,8 @@
-"""Reading the images of a work folder: contents are remembered, and a file that is gone differs from a folder away."""
+"""Reading the images of a work folder: decoded once, contents are remembered; a file that is gone, a folder away."""
 
 import errno
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -11,6 +12,7 @@ from camera_trap_al.core.records import Item
 from camera_trap_al.errors import ImagesOfflineError, ImageUnreadableError
 from camera_trap_al.images import DecodeLimits, hash_file
 from camera_trap_al.reading import ImageReader, decode_limits
+from camera_trap_al.store.pixels import PixelCache
 
 
 @pytest.fixture
@@ -105,3 +107,38 @@ def test_no_permission_is_for_the_caller_to_judge(pool, monkeypatch):
     monkeypatch.setattr(reader._decoders, "read", refuse)
     with pytest.raises(PermissionError):
         reader(Item(0, str(pool / "site" / "a.jpg")))
+
+
+def cached_reader(pool, folder, px=256):
+    cache = PixelCache(folder, "catalogue", px=px, max_bytes=10**9, live=np.arange(10))
+    return ImageReader(build({}, "test"), {POOL: str(pool)}, (), px=px, cache=cache), cache
+
+
+@pytest.mark.parametrize("px", [256, 64])
+def test_an_image_from_the_cache_is_as_it_was_decoded_and_so_is_its_hash(pool, tmp_path, px):
+    item, found = Item(3, str(pool / "site" / "a.jpg"), size=7), []
+    hashed = {3: hash_file(item.path)}
+    for _ in range(2):
+        reader, cache = cached_reader(pool, tmp_path / "cache", px)
+        found += [reader(item), reader(item)]
+        assert reader.keeps(item) and reader.take_hashes() == hashed
+        cache.close()
+        (pool / "site" / "a.jpg").unlink(missing_ok=True)
+    assert all(np.array_equal(image, found[0]) for image in found) and found[0].shape == (256, 256, 3)
+
+
+def test_neither_another_image_of_the_same_row_nor_one_that_cannot_be_read_comes_from_the_cache(pool, tmp_path):
+    reader, cache = cached_reader(pool, tmp_path / "cache")
+    first = reader(Item(3, str(pool / "site" / "a.jpg"), size=7))
+    Image.new("RGB", (90, 90)).save(pool / "site" / "c.jpg")
+    assert not np.array_equal(reader(Item(3, str(pool / "site" / "c.jpg"), size=7)), first)
+    assert code_of(reader, pool / "site" / "b.jpg") == "truncated"
+    assert not reader.keeps(Item(0, ""))
+    cache.close()
+
+
+def test_a_moved_folder_keeps_its_decoded_images(pool, tmp_path):
+    reader, cache = cached_reader(pool, tmp_path / "cache")
+    first = reader(Item(3, str(pool / "site" / "a.jpg"), size=7))
+    assert np.array_equal(reader(Item(3, str(tmp_path / "elsewhere" / "a.jpg"), size=7)), first)
+    cache.close()

@@ -29,7 +29,10 @@ HIDDEN_UNITS = (230, 100)
 
 BATCH_ROWS = 128
 EPOCHS = 30
-MIN_STEPS, MAX_STEPS = 400, 1000
+MIN_STEPS, MAX_STEPS = 400, 4000
+# Of many rows each is seen less often, and fewer steps teach more rows: at 50,000, 1,000 steps were measured 0.9 points
+# below 8,000, 3,100 were 0.4 below.
+STEPS_A_ROOT = 14
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 0.5
 DROPOUT = 0.2
@@ -69,15 +72,18 @@ class Classifier:
         with one_thread():
             layer = np.asarray(scaled, dtype=np.float32)
             for weights, biases in zip(self.weights[:-1], self.biases[:-1], strict=True):
-                layer = np.maximum(layer @ weights + biases, 0)
-            return _softmax(layer @ self.weights[-1] + self.biases[-1])
+                layer = layer @ weights
+                layer += biases
+                np.maximum(layer, 0, out=layer)
+            # Each class is contiguous, since what follows compares classes, of which there are few, over many rows.
+            return _softmax((self.weights[-1].T @ layer.T).T + self.biases[-1])
 
 
 def fit_classifier(scaled: FloatArray, species: Sequence[str], seed: int) -> Classifier:
     """Fit a classifier on labelled rows.
 
     Equal rows, labels, order and seed give the same classifier on one machine. Takes about 2 s of one core for 5,000
-    rows of 256 dimensions, and no more for any number of rows beyond that.
+    rows of 256 dimensions, three times that for 50,000, and little more for any number of rows beyond that.
 
     Parameters
     ----------
@@ -191,7 +197,8 @@ def _fit_layers(
     weights = [_first_weights(a, b, rng) for a, b in zip(sizes, sizes[1:], strict=False)]
     biases = [np.zeros(size, dtype=np.float32) for size in sizes[1:]]
     wanted = np.eye(n_classes, dtype=np.float32)[targets]
-    n_steps = int(np.clip(EPOCHS * -(-len(inputs) // BATCH_ROWS), MIN_STEPS, MAX_STEPS))
+    enough = min(EPOCHS * -(-len(inputs) // BATCH_ROWS), STEPS_A_ROOT * len(inputs) ** 0.5)
+    n_steps = int(np.clip(enough, MIN_STEPS, MAX_STEPS))
     adam = _Adam([*weights, *biases])
     for step, rows in zip(range(n_steps), _batches(len(inputs), rng), strict=False):
         rate = LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * (step + 1) / n_steps))

@@ -61,10 +61,17 @@ class PixelMemory:
     """A reader that remembers decoded items while there is room, so that later epochs decode nothing.
 
     Once full it keeps what it has: epochs visit every item, and oldest-out would lose each just before its next use.
+    What `keeps` says is kept elsewhere takes no room here.
     """
 
-    def __init__(self, read: Reader = read_item, max_bytes: int = MEMORY_BYTES) -> None:
-        self._read = read
+    def __init__(
+        self,
+        read: Reader = read_item,
+        keeps: Callable[[Item], bool] = lambda item: False,
+        *,
+        max_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        self._read, self._keeps = read, keeps
         self._room = max_bytes
         self._pixels: dict[Item, np.ndarray] = {}
         self._lock = threading.Lock()
@@ -75,6 +82,8 @@ class PixelMemory:
         if known is not None:
             return known
         pixels = self._read(item)
+        if self._keeps(item):
+            return pixels
         pixels.setflags(write=False)
         with self._lock:
             if pixels.nbytes <= self._room and item not in self._pixels:

@@ -1,16 +1,18 @@
-"""Where torch computes and with how much: device, threads, memory layout, batch size that backs off."""
+"""Where torch computes and how: device, memory layout, batch size that backs off; with how much: `pace.py`."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
+
+# onnxruntime's errors share no class with torch's, and neither has one for this on a CPU.
+MEMORY_WORDS = ("out of memory", "can't allocate memory", "failed to allocate memory", "bad allocation", "bad_alloc")
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +40,6 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def use_threads(n: int | None = None) -> int:
-    """Set how many threads torch computes with on the CPU, and return that number.
-
-    Parameters
-    ----------
-    n : or None for one a core; `OMP_NUM_THREADS` in the environment wins over None
-    """
-    if n is None:
-        n = int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count() or 1
-    torch.set_num_threads(n)
-    return n
-
-
 def as_channels_last(network: nn.Module) -> nn.Module:
     """Lay the weights out with channels last: the same numbers, 1.1 to 2 times as many images a second."""
     return network.to(memory_format=torch.channels_last)
@@ -64,15 +53,15 @@ def full_float32() -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether torch ran out of memory, on a GPU or on the CPU."""
-    if isinstance(error, torch.cuda.OutOfMemoryError):
+    """Say whether torch ran out of memory, on a GPU or on the CPU, or onnxruntime did."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    text = str(error).lower()
+    return any(words in text for words in MEMORY_WORDS)
 
 
 class BatchLimit:
-    """The largest batch that fits: starts at `size` and halves each time torch runs out of memory."""
+    """The largest batch that fits: starts at `size` and halves each time memory is short. Threads may share it."""
 
     def __init__(self, size: int) -> None:
         self.size = max(1, size)
@@ -95,11 +84,11 @@ class BatchLimit:
     def _try(self, compute: Callable[[int, int], T], start: int, stop: int) -> tuple[T] | None:
         try:
             return (compute(start, stop),)
-        except RuntimeError as error:
+        except Exception as error:
             if not is_out_of_memory(error) or stop - start == 1:
                 raise
         # Only here, after the error and the tensors that it holds are gone, can memory be given back.
-        self.size = (stop - start + 1) // 2
+        self.size = min(self.size, (stop - start + 1) // 2)
         log.warning("Memory was short; going on with batches of %d images", self.size)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -6,9 +6,11 @@ same order, and each does what is left of its work.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,15 @@ import torch
 from torch import nn
 
 from camera_trap_al.core.records import Item
-from camera_trap_al.errors import ModelError
+from camera_trap_al.errors import DivergedError, ModelError
 from camera_trap_al.learn.backbones import build_network
 from camera_trap_al.learn.data import Reader, map_ahead, mean_std, read_item, read_or_say_why
 from camera_trap_al.learn.device import derived_seed, seeded
+from camera_trap_al.learn.engines import by_onnxruntime, by_torch, choose_precision
 from camera_trap_al.learn.losses import losses
 from camera_trap_al.learn.model_folder import (
     DRAFT,
+    ONNX,
     Draft,
     ModelFacts,
     has_draft,
@@ -35,6 +39,7 @@ from camera_trap_al.learn.model_folder import (
     write_draft,
     write_model,
 )
+from camera_trap_al.learn.pace import BF16, FLOAT32
 from camera_trap_al.learn.raw_onnx import ImagesToEmbedding, to_onnx
 from camera_trap_al.learn.settings import ModelSettings, Progress, Tick, no_tick
 from camera_trap_al.learn.weights import find_weights, load_start_weights
@@ -135,16 +140,27 @@ def finish_model(
             embeddings = whole(torch.from_numpy(images)).numpy()
         if not np.isfinite(embeddings).all():
             discard_file(folder / DRAFT)
-            raise ModelError(
+            raise DivergedError(
                 "The model failed: what it makes of photographs are no longer numbers.",
                 hint="Choose a smaller learning rate (embedding_train_lr, embedding_finetuning_lr); it begins anew.",
             )
         tick(Progress("finishing", 1, 3))
         onnx = to_onnx(whole)
         tick(Progress("finishing", 2, 3))
+        draft.facts = replace(draft.facts, precision=_precision(draft, onnx, images, embeddings))
         write_model(folder, draft, onnx=onnx, reference_images=images, reference_embeddings=embeddings)
         tick(Progress("finishing", 3, 3))
     discard_file(folder / DRAFT)
+
+
+def _precision(draft: Draft, onnx: bytes, images: np.ndarray, embeddings: np.ndarray) -> str:
+    """Return the precision in which the model is to embed, as this computer does it best."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # A copy: the weights that are written stay on the CPU and as they are laid out.
+    whole = ImagesToEmbedding(copy.deepcopy(draft.network), draft.facts.mean, draft.facts.std)
+    in_bf16 = by_torch(whole, device, BF16)
+    in_float32 = by_torch(whole, device, FLOAT32) if device.type == "cuda" else by_onnxruntime(onnx, ONNX)
+    return choose_precision(in_float32, in_bf16, device, images, embeddings)
 
 
 def _read_first(items: Sequence[Item], n: int, read: Reader) -> np.ndarray:

@@ -27,6 +27,7 @@ from camera_trap_al.images import IMAGE_PX
 from camera_trap_al.learn.backbones import build_network, load_tensors, sister_pipeline_reads
 from camera_trap_al.learn.data import INPUT_PX
 from camera_trap_al.learn.losses import losses
+from camera_trap_al.learn.pace import FLOAT32
 from camera_trap_al.learn.settings import ModelSettings
 from camera_trap_al.store.atomic import replace_bytes, replace_file, replace_json
 
@@ -34,19 +35,25 @@ FORMAT = 1
 FACTS, WEIGHTS, HEAD, DRAFT = "model.json", "model.safetensors", "head.safetensors", "epoch.safetensors"
 ONNX, SISTER = "embedding.onnx", "embedding_model_weights.pt"
 REFERENCE_IMAGES, REFERENCE_EMBEDDINGS = "reference_images.npy", "reference_embeddings.npy"
+PROGRESS = ("seed", "epoch", "batch", "batch_limit")
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What `model.json` says of a model. `mean` and `std` are of red, green and blue (three numbers), in [0, 1]."""
+    """What `model.json` says of a model. `mean` and `std` are of red, green and blue (three numbers), in [0, 1].
+
+    `precision` ("float32", "bf16") is the one in which all rows are embedded, on whichever computer, so that embeddings
+    of one learner are alike.
+    """
 
     settings: ModelSettings
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     weights_from: str
+    precision: str = FLOAT32
 
     def as_facts(self) -> dict[str, Any]:
         """Return the facts for JSON."""
@@ -59,6 +66,7 @@ class ModelFacts:
             "image_px": IMAGE_PX,
             "input_px": INPUT_PX,
             "weights_from": self.weights_from,
+            "precision": self.precision,
             "sister_pipeline_reads": sister_pipeline_reads(self.settings.arch, self.settings.feat_dim),
         }
 
@@ -70,7 +78,8 @@ class ModelFacts:
             raise ModelError(text, hint="Update the program.")
         settings = ModelSettings.from_facts(facts["settings"])
         mean, std = (float(v) for v in facts["mean"]), (float(v) for v in facts["std"])
-        return cls(settings, tuple(facts["classes"]), tuple(mean), tuple(std), facts["weights_from"])
+        names, precision = tuple(facts["classes"]), facts.get("precision", FLOAT32)
+        return cls(settings, names, tuple(mean), tuple(std), facts["weights_from"], precision)
 
 
 @dataclass
@@ -78,7 +87,8 @@ class Draft:
     """A model in the making, as of the mini-batch before (`epoch`, `batch`).
 
     `moments` is the optimiser's state as tensors by name; empty before the first step. `batch_limit` is the largest
-    batch that memory allowed so far, 0 for no limit.
+    batch that memory allowed so far, 0 for no limit. `trains_in` is the precision that the training began with, empty
+    before that.
     """
 
     facts: ModelFacts
@@ -88,6 +98,7 @@ class Draft:
     epoch: int = 0
     batch: int = 0
     batch_limit: int = 0
+    trains_in: str = ""
     moments: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -131,8 +142,9 @@ def write_draft(folder: Path, draft: Draft) -> None:
     if draft.head is not None:
         tensors |= {f"head.{name}": value for name, value in draft.head.state_dict().items()}
     tensors |= {f"moments.{name}": value for name, value in draft.moments.items()}
-    progress = {"seed": draft.seed, "epoch": draft.epoch, "batch": draft.batch, "batch_limit": draft.batch_limit}
-    header = {"facts": json.dumps({**draft.facts.as_facts(), **progress}, ensure_ascii=False)}
+    numbers = {name: getattr(draft, name) for name in PROGRESS}
+    facts = {**draft.facts.as_facts(), **numbers, "trains_in": draft.trains_in}
+    header = {"facts": json.dumps(facts, ensure_ascii=False)}
     replace_bytes(folder / DRAFT, to_safetensors(_plain(tensors), header))
 
 
@@ -156,10 +168,10 @@ def read_draft(folder: Path) -> Draft:
     head = losses[facts.settings.loss].head(facts.settings.feat_dim, len(facts.classes))
     if head is not None:
         _load(head, _part(tensors, "head."), path)
-    progress = {name: int(told[name]) for name in ("seed", "epoch", "batch", "batch_limit")}
+    progress = {name: int(told[name]) for name in PROGRESS}
     # Copies: what safetensors reads is mapped to the file, and Windows replaces no file that is mapped.
     moments = {name: value.clone() for name, value in _part(tensors, "moments.").items()}
-    return Draft(facts, network, head, moments=moments, **progress)
+    return Draft(facts, network, head, trains_in=told.get("trains_in", ""), moments=moments, **progress)
 
 
 def write_model(

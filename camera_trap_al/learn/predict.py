@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.spreadsheets import is_safe_name, safe_cell
-from camera_trap_al.engine import shared
+from camera_trap_al.engine import shared, usable_cores
 from camera_trap_al.errors import ImageUnreadableError, ModelError, UsageError
 from camera_trap_al.images import IMAGE_PX
 from camera_trap_al.learn.onnx_files import check_self_contained, open_session
@@ -36,10 +36,13 @@ PROBABILITY_PREFIX = "p_"
 UNKNOWN = "unknown"
 UNSAFE_NAME = "A spreadsheet could run the name as a formula, or it holds a control character; rename it (unsafe_name)."
 DECIMALS = 4
-BATCH_IMAGES = 16
-DECODE_THREADS = 4
+BATCH_IMAGES = 4
+# So many batches are computed beside each other, each by its share of the cores: that leaves none waiting for another.
+MOST_LANES = 8
+DECODE_THREADS = 8
+CHUNK_IMAGES = 32
 # Images decoded ahead of the network: 200 kB each.
-READ_AHEAD = 4 * BATCH_IMAGES
+READ_AHEAD = 3 * CHUNK_IMAGES
 
 FloatArray = npt.NDArray[np.float32]
 OnProgress = Callable[[int, int], object]
@@ -76,8 +79,11 @@ class ExportedModel:
 
     def __init__(self, model: bytes, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
-        self._session = open_session(model)
+        cores = usable_cores()
+        lanes = min(cores, MOST_LANES)
+        self._session = open_session(model, threads=cores // lanes)
         self._input = self._session.get_inputs()[0].name
+        self._lanes = ThreadPoolExecutor(lanes, thread_name_prefix="network")
 
     def probabilities(self, images: npt.NDArray[np.uint8]) -> FloatArray:
         """Return the (n, k) float32 probabilities of (n, 256, 256, 3) uint8 images.
@@ -85,13 +91,15 @@ class ExportedModel:
         The network always gets batches of one size, filled up with black, so that an image's neighbours, or their
         number, change nothing.
         """
-        results = [np.zeros((0, len(self.classes)), dtype=np.float32)]
-        for start in range(0, len(images), BATCH_IMAGES):
-            part = images[start : start + BATCH_IMAGES]
-            batch = np.zeros((BATCH_IMAGES, *part.shape[1:]), dtype=np.uint8)
-            batch[: len(part)] = part
-            results.append(self._session.run(None, {self._input: batch})[0][: len(part)])
-        return np.concatenate(results)
+        parts = [images[start : start + BATCH_IMAGES] for start in range(0, len(images), BATCH_IMAGES)]
+        empty = np.zeros((0, len(self.classes)), dtype=np.float32)
+        return np.concatenate([empty, *self._lanes.map(self._run, parts)])
+
+    def _run(self, part: npt.NDArray[np.uint8]) -> FloatArray:
+        batch = np.zeros((BATCH_IMAGES, *part.shape[1:]), dtype=np.uint8)
+        batch[: len(part)] = part
+        proba: FloatArray = self._session.run(None, {self._input: batch})[0][: len(part)]
+        return proba
 
 
 def open_export(folder: Path) -> ExportedModel:
@@ -226,9 +234,9 @@ def classify(
     with ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode") as pool:
         decoded = _read_ahead(pool, root, keys)
         try:
-            for start in range(0, len(keys), BATCH_IMAGES):
-                part = [next(decoded) for _ in keys[start : start + BATCH_IMAGES]]
-                yield from _classify_batch(model, part)
+            for start in range(0, len(keys), CHUNK_IMAGES):
+                part = [next(decoded) for _ in keys[start : start + CHUNK_IMAGES]]
+                yield from _classify_chunk(model, part)
                 on_progress(start + len(part), len(keys))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -256,7 +264,7 @@ def _decode(root: Path, key: ImageKey) -> Decoded:
         return key, None, f"The file cannot be read ({error.strerror or error})."
 
 
-def _classify_batch(model: ExportedModel, part: Sequence[Decoded]) -> Iterator[Outcome]:
+def _classify_chunk(model: ExportedModel, part: Sequence[Decoded]) -> Iterator[Outcome]:
     pixels = [array for _, array, _ in part if array is not None]
     if pixels:
         results = iter(model.probabilities(np.stack(pixels)))

@@ -59,6 +59,8 @@ class TrainSettings:
     """How a model is trained, once. Adam; `lr` and `weight_decay` are its step size and L2 penalty.
 
     `batch_size` belongs to the loader `single`, `balanced_classes` × `balanced_samples` is the batch of `balanced`.
+    `layers` is "all", or "last" to train only the embedding layer (and the loss's own), which takes no backward pass
+    through the others.
     """
 
     epochs: int
@@ -68,6 +70,7 @@ class TrainSettings:
     batch_size: int = 128
     balanced_classes: int = 20
     balanced_samples: int = 10
+    layers: str = "all"
 
     def check(self) -> None:
         """Raise `UnknownNameError` or `UsageError` for a setting that cannot be used."""

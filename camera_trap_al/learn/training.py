@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -15,16 +16,29 @@ import torch
 
 from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.records import Item
-from camera_trap_al.errors import ModelError
-from camera_trap_al.learn.data import Erasure, PixelMemory, Problem, Reader, augment, map_ahead, read_or_say_why
+from camera_trap_al.errors import DivergedError, ModelError
+from camera_trap_al.learn.backbones import backbones
+from camera_trap_al.learn.data import (
+    INPUT_PX,
+    Erasure,
+    PixelMemory,
+    Problem,
+    Reader,
+    augment,
+    map_ahead,
+    read_or_say_why,
+)
 from camera_trap_al.learn.device import BatchLimit, as_channels_last, derived_seed, pick_device
+from camera_trap_al.learn.engines import computing, to_device
 from camera_trap_al.learn.losses import losses, selection_for
 from camera_trap_al.learn.model_folder import DRAFT, Draft, is_finished, read_draft, write_draft
+from camera_trap_al.learn.pace import BF16, FLOAT32, Pace, Way, thread_counts
 from camera_trap_al.learn.raw_onnx import by_colour, standardised
 from camera_trap_al.learn.settings import SAVED, Progress, Tick, TrainSettings, loaders, no_tick
 from camera_trap_al.store.atomic import discard_file
 
 COMMIT_EVERY_S = 600.0
+TRIED_IMAGES = 4
 
 log = logging.getLogger(__name__)
 
@@ -41,18 +55,21 @@ def train(
     read: Reader | None = None,
     tick: Tick = no_tick,
     commit_every_s: float = COMMIT_EVERY_S,
+    threads: int | None = None,
 ) -> dict[int, Problem]:
     """Train the model that `start_model` or `continue_model` put into a folder, on from its last commit.
 
     Commits after each epoch and at least every `commit_every_s` seconds. Batches, transforms, dropout and the choice
     of triplets come from (seed, epoch, batch), so a training that was killed ends with the same weights as one that
-    was not (on a GPU up to rounding), if it is called again with the same arguments.
+    was not, if it is called again with the same arguments: on a CPU to the last bit where the number of threads is
+    given, else, and on a GPU, up to rounding. It goes on in the precision that it began with.
 
     Parameters
     ----------
     items, labels : what is trained on; each label is the position of a class in the model's list
     device : None for the GPU, if there is one
     read : how items become pixels; by default decoded items are kept in memory, up to 1.5 GB
+    threads : of the processor; None for what `OMP_NUM_THREADS` says, else for the fastest number, measured again and again
 
     Returns
     -------
@@ -74,7 +91,9 @@ def train(
     if len(items) == 0 or len(items) != len(targets) or targets.min() < 0 or targets.max() >= n_classes:
         raise ModelError(f"Cannot train on {len(items)} images with {len(targets)} labels of {n_classes} classes.")
     work = _Work(items, targets, read or PixelMemory(), draft.seed)
-    return _Training(folder, settings, draft, torch.device(device or pick_device())).run(work, tick, commit_every_s)
+    counts = [threads] if threads else thread_counts()
+    training = _Training(folder, settings, draft, torch.device(device or pick_device()), counts)
+    return training.run(work, tick, commit_every_s)
 
 
 @dataclass(frozen=True)
@@ -131,12 +150,19 @@ class _Work:
 class _Training:
     """A network on its device with its optimiser, and the draft that both are committed as."""
 
-    def __init__(self, folder: Path, settings: TrainSettings, draft: Draft, device: torch.device) -> None:
+    def __init__(
+        self, folder: Path, settings: TrainSettings, draft: Draft, device: torch.device, counts: list[int]
+    ) -> None:
         self.folder, self.settings, self.draft, self.device = folder, settings, draft, device
+        self._counts = counts
         self.network = as_channels_last(draft.network.to(device))
         self.head = draft.head.to(device) if draft.head is not None else None
         self.mean, self.std = by_colour(draft.facts.mean).to(device), by_colour(draft.facts.std).to(device)
-        self.parameters = dict(self.network.named_parameters(prefix="network"))
+        if settings.layers == "last":
+            self.network.requires_grad_(False)
+            self.network.get_submodule(backbones[draft.facts.settings.arch].head).requires_grad_(True)
+        named = self.network.named_parameters(prefix="network")
+        self.parameters = {name: value for name, value in named if value.requires_grad}
         if self.head is not None:
             self.parameters |= dict(self.head.named_parameters(prefix="head"))
         self.optimiser = torch.optim.Adam(self.parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay)
@@ -151,13 +177,41 @@ class _Training:
             self.draft.epoch + 1,
             self.settings.epochs,
         )
-        self.network.train()
+        # With only the last layer to train, what comes before it is a fixed function: no dropout, no batch statistics.
+        self.network.train(self.settings.layers == "all")
         devices = [torch.cuda.current_device()] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
+            if self.draft.epoch < self.settings.epochs:
+                self.pace = Pace("training", self._ways(), self._try)
+                self.draft.trains_in = self.pace.way.precision
             while self.draft.epoch < self.settings.epochs:
                 self._run_epoch(work, tick, commit_every_s)
         log.info("Finished training embedding model... (in %s)", in_time(time.monotonic() - started))
         return work.problems
+
+    def _ways(self) -> list[Way]:
+        """Return the ways to train, all threads first; on a GPU, those of the processor do not matter."""
+        counts = self._counts if self.device.type == "cpu" else self._counts[:1]
+        if self.draft.trains_in:
+            return [Way(n, self.draft.trains_in) for n in counts]
+        return [*(Way(n, FLOAT32) for n in counts), Way(counts[0], BF16)]
+
+    def _try(self, way: Way) -> int:
+        """Compute the gradients of some images in one way, with a copy of the network."""
+        torch.set_num_threads(way.threads)
+        network = copy.deepcopy(self.network)
+        shape = (TRIED_IMAGES, INPUT_PX, INPUT_PX, 3)
+
+        def compute(start: int, stop: int) -> int:
+            images = to_device(np.zeros((stop - start, *shape[1:]), np.uint8), self.device)
+            with computing(self.device, way.precision):
+                embeddings = network(standardised(images, self.mean, self.std))
+            embeddings.float().square().sum().backward()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            return stop - start
+
+        return sum(BatchLimit(TRIED_IMAGES).run(compute, TRIED_IMAGES))
 
     def _run_epoch(self, work: _Work, tick: Tick, commit_every_s: float) -> None:
         draft, epochs, losses_seen = self.draft, self.settings.epochs, []
@@ -165,7 +219,10 @@ class _Training:
         committed_at = time.monotonic()
         with closing(work.prepare(batches, draft.epoch, draft.batch)) as prepared:
             for batch in prepared:
+                torch.set_num_threads(self.pace.way.threads)
+                started = time.monotonic()
                 losses_seen += self._learn(batch)
+                self.pace.note(len(batch), time.monotonic() - started)
                 draft.batch += 1
                 tick(Progress("training", draft.epoch * len(batches) + draft.batch, epochs * len(batches)))
                 if time.monotonic() - committed_at >= commit_every_s and draft.batch < len(batches):
@@ -199,21 +256,23 @@ class _Training:
         if stop - start < 2:
             return None
         settings = self.draft.facts.settings
-        images = standardised(torch.from_numpy(batch.images[start:stop]).to(self.device), self.mean, self.std)
+        images = standardised(to_device(batch.images[start:stop], self.device), self.mean, self.std)
         for image, erasure in zip(images, batch.erasures[start:stop], strict=True):
             if erasure is not None:
                 noise = torch.from_numpy(erasure.noise).to(self.device).permute(2, 0, 1)
                 bottom, right = erasure.top + noise.shape[1], erasure.left + noise.shape[2]
                 image[:, erasure.top : bottom, erasure.left : right] = noise
-        labels = torch.from_numpy(batch.labels[start:stop]).to(self.device)
+        labels = to_device(batch.labels[start:stop], self.device)
         self.optimiser.zero_grad()
         measure, select = losses[settings.loss].measure, selection_for(settings.loss, settings.selection)
-        loss = measure(self.network(images), labels, self.head, settings.margin, select, generator)
+        with computing(self.device, self.pace.way.precision):
+            embeddings = self.network(images)
+        loss = measure(embeddings.float(), labels, self.head, settings.margin, select, generator)
         value = loss.item()
         if not math.isfinite(value):
             # What was committed was on its way there: a smaller learning rate would not bring it back.
             discard_file(self.folder / DRAFT)
-            raise ModelError(
+            raise DivergedError(
                 f"Training failed in epoch {self.draft.epoch + 1}: the loss is no longer a number.",
                 hint="Choose a smaller learning rate (embedding_train_lr, embedding_finetuning_lr); it begins anew.",
             )

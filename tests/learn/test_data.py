@@ -185,6 +185,15 @@ def test_pixel_memory_decodes_once_and_only_while_there_is_room(tmp_path):
     assert sorted(decoded) == [0, 1, 2, 2, 2]
 
 
+def test_pixel_memory_leaves_to_the_cache_what_that_keeps(tmp_path):
+    items, read = make_items(tmp_path, [(9, 9, 9)] * 3), []
+    memory = PixelMemory(lambda item: read.append(item.row) or read_item(item), lambda item: item.row == 1)
+    for _ in range(3):
+        for item in items:
+            memory(item)
+    assert sorted(read) == [0, 1, 1, 1, 2]
+
+
 def test_an_unreadable_image_has_its_code(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"")

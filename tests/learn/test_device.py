@@ -6,17 +6,10 @@ import pytest
 @pytest.fixture(scope="module", autouse=True)
 def imports():
     """Import what needs torch as the first of these tests runs: every test process reads this file, one runs it."""
-    global BatchLimit, pick_device, torch, use_threads
+    global BatchLimit, pick_device, torch
     import torch
 
-    from camera_trap_al.learn.device import BatchLimit, pick_device, use_threads
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+    from camera_trap_al.learn.device import BatchLimit, pick_device
 
 
 def test_batches_halve_when_memory_is_short():
@@ -41,7 +34,13 @@ def test_without_a_gpu_the_cpu_is_taken_and_a_warning_says_so(monkeypatch, caplo
     assert "No GPU was detected; using CPU instead" in caplog.text
 
 
-def test_the_number_of_threads_can_be_set(monkeypatch):
-    assert use_threads(2) == torch.get_num_threads() == 2
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert use_threads() == torch.get_num_threads() == 1
+def test_other_words_for_short_memory_are_known():
+    class OfOnnxruntime(Exception):
+        pass
+
+    def compute(start, stop):
+        if stop - start > 1:
+            raise OfOnnxruntime("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : bad allocation")
+        return stop
+
+    assert BatchLimit(4).run(compute, 3) == [1, 2, 3]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from camera_trap_al.core.records import Box, Item
 from camera_trap_al.errors import ImagesOfflineError, ModelError, StopRequested
 from camera_trap_al.images import read_image
 from camera_trap_al.learn.backbones import build_network
+from camera_trap_al.learn.pace import FLOAT32
 from camera_trap_al.learn.settings import SAVED, ModelSettings, TrainSettings, no_tick
 from camera_trap_al.store.atomic import failpoints
 
@@ -28,7 +30,18 @@ TRAINING = TrainSettings(2, 0.002, loader="balanced", balanced_classes=3, balanc
 def imports():
     """Import what needs torch as the first of these tests runs: every test process reads this file, one runs it."""
     global DRAFT, Embedder, ImagesToEmbedding, PixelMemory, _by_export, continue_model, embed_items
-    global finish_model, has_draft, load_network, read_draft, read_facts, start_model, torch, train
+    global \
+        BF16_OFF, \
+        distance_off, \
+        engines, \
+        finish_model, \
+        has_draft, \
+        load_network, \
+        read_draft, \
+        read_facts, \
+        start_model, \
+        torch, \
+        train
     import torch
 
     from camera_trap_al.learn.data import PixelMemory
@@ -173,7 +186,7 @@ def test_the_facts_of_a_draft_can_be_read_before_and_after_it_is_finished(season
     with pytest.raises(ModelError):
         read_facts(tmp_path)
     start(tmp_path, season)
-    assert read_facts(tmp_path) == read_facts(model)
+    assert read_facts(tmp_path) == replace(read_facts(model), precision=FLOAT32)
 
 
 def test_a_softmax_model_may_start_before_any_class_is_known(season, tmp_path):
@@ -253,13 +266,6 @@ def test_a_stop_passes_through_embedding(season, model):
 
     with pytest.raises(StopRequested):
         embed_items(Embedder(model, "cpu"), season[0], tick=stop)
-
-
-def test_an_embedding_does_not_depend_on_its_batch(season, model):
-    items, _, read = season
-    together, _ = embed_items(Embedder(model, "cpu"), items, read=read)
-    alone, _ = embed_items(Embedder(model, "cpu", batch_size=1), items[::-1], read=read)
-    assert np.allclose(together, alone[::-1], atol=1e-5)
 
 
 def test_a_crop_is_embedded_as_its_own_image(season, tmp_path, model):
@@ -357,9 +363,8 @@ def test_a_softmax_model_continues_with_a_new_class_and_keeps_the_others(softmax
 def test_a_child_starts_from_its_parents_weights_and_goes_on(model, season, tmp_path):
     items, labels, read = season
     continue_model(tmp_path, model, classes=CLASSES, seed=11)
-    parent = Embedder(model, "cpu")
-    whole = read_draft(tmp_path).network.state_dict()
-    assert all(torch.equal(v, whole[k]) for k, v in parent._whole.network.state_dict().items())
+    parent, child = load_network(model, read_facts(model)), read_draft(tmp_path).network.state_dict()
+    assert all(torch.equal(value, child[name]) for name, value in parent.state_dict().items())
     train(tmp_path, TRAINING, items, labels, device="cpu", read=read)
     finish_model(tmp_path, items, read=read)
     assert weights_of(tmp_path) != weights_of(model)
@@ -379,9 +384,12 @@ def test_a_learning_rate_that_explodes_is_named(season, tmp_path):
 def test_a_damaged_model_is_named(model, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(model, folder)
+    (folder / "embedding.onnx").write_bytes(b"torn")
+    with pytest.raises(ModelError, match="embedding.onnx"):
+        Embedder(folder, "cpu")
     (folder / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(ModelError, match="model.safetensors"):
-        Embedder(folder, "cpu")
+        continue_model(tmp_path, folder, classes=CLASSES, seed=1)
     (folder / "model.json").write_text('{"format": 2}', encoding="utf-8")
     with pytest.raises(ModelError, match="format 2"):
         Embedder(folder, "cpu")

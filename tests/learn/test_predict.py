@@ -68,6 +68,16 @@ def test_an_image_alone_gets_the_row_that_it_gets_among_others(export: Path, ima
         assert alone == {**row, "RelativePath": ""}
 
 
+@pytest.mark.parametrize("cores", [1, 3, 20])
+def test_however_many_cores_compute_the_csv_is_the_same(
+    cores: int, export: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict(export, images, tmp_path / "here.csv", probabilities=True)
+    monkeypatch.setattr("camera_trap_al.learn.predict.usable_cores", lambda: cores)
+    predict(export, images, tmp_path / "there.csv", probabilities=True)
+    assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
+
+
 def test_probabilities_are_one_prefixed_column_a_class(images: Path, tmp_path: Path) -> None:
     export = make_export(tmp_path, ("=1+1", "File", "Species"))
     _, rows = predict(export, images, tmp_path / "out.csv", probabilities=True)
@@ -118,7 +128,10 @@ def test_what_is_no_image_of_the_study_is_left_out(tmp_path: Path) -> None:
     assert problems == []
 
 
-def test_progress_is_told_up_to_the_last_image(export: Path, images: Path, tmp_path: Path) -> None:
+def test_progress_is_told_up_to_the_last_image(
+    export: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camera_trap_al.learn.predict.CHUNK_IMAGES", 16)
     told: list[tuple[int, int]] = []
     predict(export, images, tmp_path / "out.csv", on_progress=lambda done, total: told.append((done, total)))
     assert told == [(16, 20), (20, 20)]

@@ -6,6 +6,7 @@ import pytest
 from camera_trap_al.core.records import Item
 from camera_trap_al.errors import ImageUnreadableError, ModelError, StopRequested
 from camera_trap_al.learn.losses import losses, selection_for, selections
+from camera_trap_al.learn.pace import BF16, Way
 from camera_trap_al.learn.settings import SAVED, ModelSettings, TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -23,10 +24,10 @@ COMBINATIONS = [
 @pytest.fixture(scope="module", autouse=True)
 def imports():
     """Import what needs torch as the first of these tests runs: every test process reads this file, one runs it."""
-    global Embedder, finish_model, read_draft, start_model, torch, train, training
+    global Embedder, finish_model, pace, read_draft, start_model, torch, train, training
     import torch
 
-    from camera_trap_al.learn import training
+    from camera_trap_al.learn import pace, training
     from camera_trap_al.learn.embedding import Embedder
     from camera_trap_al.learn.making import finish_model, start_model
     from camera_trap_al.learn.model_folder import read_draft
@@ -88,6 +89,20 @@ def test_images_that_are_all_equal_leave_finite_weights(loss, selection, tmp_pat
     before = start(tmp_path, labels, ModelSettings("tiny", 1, loss, 1.0, selection), read=grey)
     train(tmp_path, SINGLE, items(labels), labels, device="cpu", read=grey)
     moved(before, weights_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arch", "last"),
+    [("tiny", "head"), pytest.param("resnet18", "fc", marks=pytest.mark.slow)],
+)
+def test_only_the_last_layer_is_trained_where_that_is_wanted(arch, last, tmp_path):
+    labels = [0, 0, 0, 1, 1, 2]
+    start(tmp_path, labels, ModelSettings(arch, 8, "softmax"))
+    before = {name: value.clone() for name, value in read_draft(tmp_path).network.state_dict().items()}
+    train(tmp_path, TrainSettings(2, 0.01, layers="last"), items(labels), labels, device="cpu", read=noisy)
+    after = read_draft(tmp_path).network.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {f"{last}.weight", f"{last}.bias"}, "nor do the running statistics change"
 
 
 @pytest.mark.parametrize("loss", ["triplet", "siamese"])
@@ -193,3 +208,50 @@ def test_a_model_of_another_family_is_trained_finished_and_used(arch, tmp_path):
     finish_model(tmp_path, items(labels), read=noisy)
     images, expected = np.load(tmp_path / "reference_images.npy"), np.load(tmp_path / "reference_embeddings.npy")
     assert np.allclose(Embedder(tmp_path, "cpu").embed(images), expected, atol=1e-4 * max(1, np.abs(expected).max()))
+
+
+def in_bf16(what, ways, compute, clock=None):
+    for way in ways:
+        assert compute(way) == training.TRIED_IMAGES
+    return ways[-1], dict.fromkeys(ways, 1.0)
+
+
+def test_a_training_goes_on_in_the_precision_that_it_began_with(tmp_path, monkeypatch):
+    labels = [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    two_epochs = TrainSettings(2, 0.01, loader="single", batch_size=3)
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    for folder in (once, twice):
+        folder.mkdir()
+        start(folder, labels)
+    monkeypatch.setattr(pace, "measure", lambda ways, compute, clock: in_bf16("", ways, compute))
+    whole = train_to_the_end(once, two_epochs, labels)
+    with pytest.raises(StopRequested):
+        train(twice, two_epochs, items(labels), labels, device="cpu", read=noisy, tick=stop_once_saved)
+    assert read_draft(twice).trains_in == BF16
+    monkeypatch.setattr(pace, "measure", lambda ways, compute, clock: (ways[0], {}))
+    assert not moved(whole, train_to_the_end(twice, two_epochs, labels))
+
+
+def train_to_the_end(folder, settings, labels):
+    assert train(folder, settings, items(labels), labels, device="cpu", read=noisy) == {}
+    return weights_of(folder)
+
+
+def stop_once_saved(progress):
+    if progress.phase == SAVED:
+        raise StopRequested
+
+
+def test_the_number_of_threads_is_measured_unless_it_is_given_and_results_agree(tmp_path, monkeypatch):
+    labels, asked = [0, 0, 0, 1, 1, 1], []
+    monkeypatch.setattr(training, "thread_counts", lambda: [2, 1])
+    monkeypatch.setattr(pace, "measure", lambda ways, compute, clock: asked.append(ways) or (ways[-2], {}))
+    results = []
+    for threads in (None, 1):
+        folder = tmp_path / str(threads)
+        folder.mkdir()
+        start(folder, labels)
+        train(folder, SINGLE, items(labels), labels, device="cpu", read=noisy, threads=threads)
+        results.append(weights_of(folder))
+    assert asked == [[Way(2), Way(1), Way(2, BF16)], [Way(1), Way(1, BF16)]]
+    assert not moved(*results)
