@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.core.matching import class_name_problem, folded
 from camera_trap_al.core.steps import Facts, next_job
 from camera_trap_al.lock import is_held
-from camera_trap_al.store import embeddings, generations
+from camera_trap_al.store import embeddings, generations, shards
 from camera_trap_al.store.json_files import read_object
 from camera_trap_al.taking import bin_files
 from camera_trap_al.wishes import pending
@@ -81,16 +82,18 @@ def _learner_facts(work: Work, facts: Facts) -> Facts:
     upcoming = embeddings.candidate(work.folder.embedding, work.folder.models, work.catalog_id)
     stamp = work.catalog.pool_stamp
     rows, species = work.cached("labelled", stamp, work.catalog.labelled)
-    counts = np.unique(species, return_counts=True)[1] if species else np.zeros(0)
+    counts = work.cached("classes with labels", stamp, lambda: Counter(species).values())
     model_seq = newest.manifest["journal"] if newest else 0
     facts = replace(
         facts,
         newest=newest.number if newest else 0,
         learner=learner.number if learner else 0,
         untrained=bool(newest) and not newest.manifest["trained"] if newest else False,
-        trainable=len(rows) >= work.config.train.min_labels and int((counts >= 2).sum()) >= 2,
+        trainable=len(rows) >= work.config.train.min_labels and sum(n >= 2 for n in counts) >= 2,
         candidate=upcoming.number if upcoming else 0,
-        new_labels=work.history.labels_since(model_seq),
+        new_labels=work.cached(
+            "new labels", (facts.journal_end, model_seq), lambda: work.history.labels_since(model_seq)
+        ),
         train_epochs=work.config.train.epochs,
         finetune_epochs=work.config.finetune.epochs,
         period=work.config.finetune.period,
@@ -99,9 +102,10 @@ def _learner_facts(work: Work, facts: Facts) -> Facts:
     )
     if learner is None:
         return facts
-    fit_stamp = (*stamp, learner.number, facts.shards, *work.history.classes)
+    embedded = (learner.number, work.vectors(learner.number).changes)
+    fit_stamp = (*stamp, *embedded, *work.history.classes)
     fit, fittable = work.cached("fit", fit_stamp, lambda: _fit(work, learner.number))
-    pool_stamp = (facts.pool_version, learner.number, facts.shards)
+    pool_stamp = (facts.pool_version, *embedded)
     uncovered = work.cached("uncovered", pool_stamp, lambda: count_uncovered(work, learner.number))
     return replace(facts, fit=fit, fittable=fittable, uncovered=uncovered)
 
@@ -128,7 +132,7 @@ def _fit(work: Work, learner: int) -> tuple[str, bool]:
 
 def count_uncovered(work: Work, learner: int) -> int:
     """Return how many readable, present rows a learner has not embedded."""
-    rows = work.catalog.live_rows(TRAIN, VALIDATION, POOL)
+    rows = work.catalog.live_rows(TRAIN, VALIDATION, POOL, in_order=False)
     return int((~work.vectors(learner).covers(rows)).sum())
 
 
@@ -138,13 +142,16 @@ def _round_facts(work: Work, facts: Facts, rounds_left: float) -> Facts:
     rows, _ = work.cached("askable", stamp, work.catalog.askable)
     askable, coming = len(rows), 0
     if facts.learner:
-        covered = int(work.vectors(facts.learner).covers(rows).sum())
+        vectors = work.vectors(facts.learner)
+        covered_stamp = (*stamp, facts.learner, vectors.changes)
+        covered = work.cached("covered", covered_stamp, lambda: int(vectors.covers(rows).sum()))
         askable, coming = covered, len(rows) - covered
     if work.config.query.first == "wait" and not facts.checkpoint:
         askable, coming = 0, askable + coming
     if rounds_left <= 0:
         askable, coming = 0, 1
     budget = work.config.query.budget
+    spent = work.cached("spent", facts.journal_end, work.history.spent) if budget else 0
     unusable = work.catalog.unusable(work.history.awaited()) if open_round else {}
     return replace(
         facts,
@@ -154,7 +161,7 @@ def _round_facts(work: Work, facts: Facts, rounds_left: float) -> Facts:
         shown=work.selector.shown(),
         askable=askable,
         coming=coming,
-        budget=budget - work.history.spent() if budget else float("inf"),
+        budget=budget - spent if budget else float("inf"),
     )
 
 
@@ -198,7 +205,7 @@ def pending_shards(work: Work) -> list[tuple[int, str]]:
     found = []
     for number in sorted(generations.numbers(work.folder.embedding)):
         folder = generations.folder_of(work.folder.embedding, number)
-        names = embeddings.shard_names(folder)
+        names = shards.shard_names(folder)
         found += [(number, name) for name in names if f"{folder.name}/{name}" not in known]
     return found
 

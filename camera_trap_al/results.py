@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 
 from camera_trap_al.core.durations import in_time
-from camera_trap_al.core.records import ImageKey, Prediction
 from camera_trap_al.core.spreadsheets import is_safe_name
 from camera_trap_al.core.steps import Facts
 from camera_trap_al.exporters import ExportCheckError, ExportSource, exporters, write_check
 from camera_trap_al.facts import fit_digest, fit_rows
-from camera_trap_al.labels.timelapse import write_labels, write_predictions, write_problems
+from camera_trap_al.labels.lines import LabelLines
+from camera_trap_al.labels.timelapse import Predictions, write_labels, write_predictions, write_problems
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.classifier import fit_classifier, load_classifier, save_classifier
 from camera_trap_al.learn.evaluate import evaluate as measure
 from camera_trap_al.learn.evaluate import write_learning_curve, write_results
+from camera_trap_al.rounds import askable_pool, selector_lines
 from camera_trap_al.space import MB, folder_bytes, require_space, require_space_for_next
 from camera_trap_al.store import atomic, embeddings, generations
 from camera_trap_al.store.json_files import read_object
@@ -116,9 +117,8 @@ def list_all(work: Work, facts: Facts) -> None:
     )
     held: list[OSError] = []
     try:
-        allow_formula = work.config.selector.allow_formula_names
-        keys = (key for key in work.catalog.pool_keys() if is_safe_name(key.path, allow_formula=allow_formula))
-        write_labels(folder.labels, keys, work.history.label_of)
+        labels = {key: label.species for key, label in work.history.labels.items()}
+        write_labels(folder.labels, _label_lines(work), labels)
     except OSError as error:
         held.append(error)
     for path, header, rows in problems:
@@ -130,6 +130,13 @@ def list_all(work: Work, facts: Facts) -> None:
         # A list that another program holds open does not keep the others from being written.
         raise held[0]
     work.listed = (facts.mark, facts.pool_version)
+
+
+def _label_lines(work: Work) -> LabelLines:
+    """Return the lines of labels.csv, kept while the pool is the same."""
+    allow_formula, catalog = work.config.selector.allow_formula_names, work.catalog
+    keys = (key for key in catalog.pool_keys() if is_safe_name(key.path, allow_formula=allow_formula))
+    return work.cached("label lines", catalog.fact("pool_version", 0), lambda: LabelLines(keys))
 
 
 def _conflicts(work: Work) -> Iterator[tuple[str, str, str, int]]:
@@ -196,23 +203,22 @@ def report(work: Work) -> None:
     """Write what the newest checkpoint predicts of the images that have no label. Commits: `reported.json`, last."""
     checkpoint = work.checkpoint()
     assert checkpoint is not None
-    write_predictions(work.folder.predictions, predict_pool(work, checkpoint))
+    write_predictions(work.folder.predictions, selector_lines(work), predict_pool(work, checkpoint))
     facts = {"format": 1, "checkpoint": checkpoint.number, "learner": checkpoint.manifest["learner"]}
     atomic.replace_json(work.folder.reported, facts)
     work.reported_s = time.monotonic()
 
 
-def predict_pool(work: Work, checkpoint: generations.Generation) -> dict[ImageKey, Prediction]:
-    """Return the species and confidence of every embedded image that has no label and can be shown."""
-    classifier = load_classifier(checkpoint.folder)
-    vectors = work.vectors(checkpoint.manifest["learner"])
-    rows, _ = work.catalog.askable()
-    out: dict[ImageKey, Prediction] = {}
-    for block, embedded in vectors.blocks(rows[vectors.covers(rows)]):
-        proba = classifier.predict_proba(embedded)
-        for key, best, row in zip(work.catalog.keys_of(block), proba.argmax(axis=1), proba, strict=True):
-            out[key] = Prediction(classifier.classes[best], float(row[best]))
-    return out
+def predict_pool(work: Work, checkpoint: generations.Generation) -> Predictions:
+    """Return what a checkpoint says of every embedded image that has no label and can be shown."""
+    pool = askable_pool(work, checkpoint)
+    n, done = len(pool.rows), 0
+    hashes, species, confidence = np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n, np.float32)
+    for block in pool.unlabelled_blocks():
+        here = slice(done, done := done + len(block.rows))
+        hashes[here] = block.key_hashes.view(np.int64)
+        species[here], confidence[here] = block.proba.argmax(axis=1), block.proba.max(axis=1)
+    return Predictions(hashes, species, confidence, pool.classes)
 
 
 def read_metrics(work: Work) -> dict[str, Any]:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from camera_trap_al.catalog.found import POOL
-from camera_trap_al.core.records import Prediction
+from camera_trap_al.core.order import ORDER_SEED
+from camera_trap_al.core.records import Item, Prediction
 from camera_trap_al.core.steps import Facts
-from camera_trap_al.engine import shared
+from camera_trap_al.engine import shared, usable_cores
 from camera_trap_al.errors import ImagesOfflineError, ImageUnreadableError
+from camera_trap_al.labels.lines import SelectorLines
 from camera_trap_al.labels.timelapse import FINISHED
-from camera_trap_al.learn.classifier import Classifier, load_classifier, one_thread
+from camera_trap_al.learn.classifier import load_classifier, one_thread
+from camera_trap_al.learn.data import map_ahead
+from camera_trap_al.pool import WorkPool
 from camera_trap_al.reading import decode_limits
 from camera_trap_al.store import generations
-from camera_trap_al.store.embeddings import Vectors
-from camera_trap_al.strategies import LabelledBlock, PoolBlock, strategies
+from camera_trap_al.strategies import strategies
 from camera_trap_al.work import Work, image_folders, is_online
 
 LOOK_S = 5.0
@@ -38,7 +40,7 @@ def skip_unusable(work: Work) -> None:
 def publish(work: Work) -> None:
     """Show the open request: the selector, then `label_request.json`, which is the commit."""
     request = work.history.requests[-1]
-    work.selector.show(lambda: work.catalog.pool_keys(listed_only=True), request.keys, request.round)
+    work.selector.show(lambda: selector_lines(work), request.keys, request.round)
     log.info("request: round %d asks for %d images; import %s", request.round, len(request.keys), work.folder.selector)
 
 
@@ -52,49 +54,8 @@ def finish(work: Work, facts: Facts) -> None:
     hidden = counts.not_listed
     if hidden and not budget_spent:
         why += f" {hidden} images cannot be shown by Timelapse; labels.tool = any asks for them too."
-    work.selector.show(lambda: work.catalog.pool_keys(listed_only=True), (), FINISHED, why)
+    work.selector.show(lambda: selector_lines(work), (), FINISHED, why)
     log.info("finished: %s New images and labels are still taken in.", why)
-
-
-@dataclass(frozen=True)
-class WorkPool:
-    """The askable rows as a query strategy sees them."""
-
-    rows: npt.NDArray[np.int64]
-    key_hashes: npt.NDArray[np.uint64]
-    vectors: Vectors | None
-    classifier: Classifier | None
-    labelled: Callable[[], tuple[npt.NDArray[np.int64], Sequence[str]]]
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """The classes, in the order of the columns of `proba`."""
-        return self.classifier.classes if self.classifier else ()
-
-    def unlabelled_blocks(self) -> Iterator[PoolBlock]:
-        """Yield the askable rows, a block at a time."""
-        if self.vectors is None or self.classifier is None:
-            nothing = np.zeros((len(self.rows), 0), dtype=np.float32)
-            yield PoolBlock(self.rows, self.key_hashes, nothing, nothing)
-            return
-        start = 0
-        for rows, embeddings in self.vectors.blocks(self.rows):
-            hashes = self.key_hashes[start : start + len(rows)]
-            start += len(rows)
-            yield PoolBlock(rows, hashes, self.classifier.predict_proba(embeddings), embeddings)
-
-    def labelled_blocks(self) -> Iterator[LabelledBlock]:
-        """Yield the labelled rows that have a vector, in the order of their key hashes, a block at a time."""
-        if self.vectors is None or self.classifier is None:
-            return
-        rows, species = self.labelled()
-        place = {name: i for i, name in enumerate(self.classifier.classes)}
-        labels = np.array([place.get(name, -1) for name in species], dtype=np.int64)
-        usable = self.vectors.covers(rows) & ~np.isin(rows, list(self.vectors.unreadable))
-        labels, start = labels[usable], 0
-        for block, embeddings in self.vectors.blocks(rows[usable]):
-            yield LabelledBlock(embeddings, labels[start : start + len(block)])
-            start += len(block)
 
 
 def query(work: Work, facts: Facts) -> None:
@@ -107,10 +68,10 @@ def query(work: Work, facts: Facts) -> None:
     seed = work.seed("request", work.journal.end)
     n = int(min(work.config.query.batch, facts.budget))
     checkpoint = work.checkpoint()
-    pool = _pool(work, checkpoint)
+    pool = askable_pool(work, checkpoint)
     name = work.config.query.strategy if checkpoint else "uniform"
     with one_thread():
-        rows = strategies[name].query(pool, n, seed) if facts.learner else _readable(work, pool, n, seed)
+        rows = strategies[name].query(pool, n, seed) if facts.learner else _readable(work, pool, n)
     if rows is None:
         return
     if len(rows) == 0:
@@ -133,16 +94,24 @@ def query(work: Work, facts: Facts) -> None:
     log.info("request: round %d, %d images chosen by %s", number, len(keys), name)
 
 
-def _pool(work: Work, checkpoint: generations.Generation | None) -> WorkPool:
+def selector_lines(work: Work) -> SelectorLines:
+    """Return the lines of the selector, kept while the pool is the same."""
+    catalog = work.catalog
+    version = catalog.fact("pool_version", 0)
+    return work.cached("selector lines", version, lambda: SelectorLines(catalog.pool_keys(listed_only=True)))
+
+
+def askable_pool(work: Work, checkpoint: generations.Generation | None) -> WorkPool:
+    """Return the askable rows, with the vectors of the checkpoint's learner, or of the current one without a checkpoint."""
     rows, hashes = work.catalog.askable()
     learner = work.learner()
     number = checkpoint.manifest["learner"] if checkpoint else learner.number if learner else 0
     if not number:
-        return WorkPool(rows, hashes, None, None, work.catalog.labelled)
+        return WorkPool(rows, hashes, None, None, work.catalog.labelled, work.stop.is_set)
     vectors = work.vectors(number)
     covered = vectors.covers(rows)
     classifier = load_classifier(checkpoint.folder) if checkpoint else None
-    return WorkPool(rows[covered], hashes[covered], vectors, classifier, work.catalog.labelled)
+    return WorkPool(rows[covered], hashes[covered], vectors, classifier, work.catalog.labelled, work.stop.is_set)
 
 
 def _predict(pool: WorkPool, rows: npt.NDArray[np.int64]) -> list[Prediction]:
@@ -155,25 +124,36 @@ def _predict(pool: WorkPool, rows: npt.NDArray[np.int64]) -> list[Prediction]:
     ]
 
 
-def _readable(work: Work, pool: WorkPool, n: int, seed: int) -> npt.NDArray[np.int64] | None:
+def _readable(work: Work, pool: WorkPool, n: int) -> npt.NDArray[np.int64] | None:
     """Return n rows that can be read, fewer if there are no more, None if other steps should have a turn first."""
     decoders, started = shared(decode_limits(work.config), work.config.images.processes), time.monotonic()
     folders = {kind: str(path) for kind, path in image_folders(work.config).items()}
-    drawn = strategies["uniform"].query(pool, len(pool.rows), seed)
+    # The first images of those that the first learner embeds, so that it has a vector for each label.
+    stamp = work.catalog.pool_stamp[1]
+    order = work.cached("first rows", stamp, lambda: work.catalog.in_order(work.seed(ORDER_SEED), POOL))
+    drawn = order[np.isin(order, pool.rows)]
     good: list[int] = []
-    for row in drawn:
-        if len(good) == n:
-            break
-        (item,) = work.catalog.items([int(row)], folders)
+
+    def look(item: Item) -> tuple[Item, ImageUnreadableError | OSError | None]:
         try:
             decoders.read(item.path, stop=work.stop)
-            good.append(int(row))
-        except ImageUnreadableError as error:
-            work.catalog.quarantine(int(row), error.code, str(error), error.content)
-            if time.monotonic() - started > LOOK_S:
-                return None
-        except OSError as error:
-            if not is_online(Path(folders[POOL]), work.catalog.fact("top", [])):
+        except (ImageUnreadableError, OSError) as error:
+            return item, error
+        return item, None
+
+    items = (item for row in drawn for item in work.catalog.items([int(row)], folders))
+    with closing(map_ahead(look, items, ahead=usable_cores())) as looked:
+        for item, error in looked:
+            if error is None:
+                good.append(item.row)
+                if len(good) == n:
+                    break
+            elif isinstance(error, ImageUnreadableError):
+                work.catalog.quarantine(item.row, error.code, str(error), error.content)
+                if time.monotonic() - started > LOOK_S:
+                    return None
+            elif not is_online(Path(folders[POOL]), work.catalog.fact("top", [])):
                 raise ImagesOfflineError(f"The folder {folders[POOL]} does not answer.") from error
-            log.debug("passed over %s: %s", item.path, error)
+            else:
+                log.debug("passed over %s: %s", item.path, error)
     return np.array(good, dtype=np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,15 +13,26 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import URL, Connection, Select, and_, case, create_engine, event, func, select, update
+from sqlalchemy import URL, Connection, and_, create_engine, event, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Engine
 
-from camera_trap_al.catalog import sightings
-from camera_trap_al.catalog.found import ACCEPT_GONE, POOL, TRAIN, VALIDATION, Found, PoolCounts
-from camera_trap_al.catalog.schema import absorbed, images, items, labels, meta, migrate, note_fact, read_fact
-from camera_trap_al.catalog.sightings import Taken, is_present, is_quarantined, parts
-from camera_trap_al.core.history import LASTING_SKIPS
+from camera_trap_al.catalog import arrays, sightings
+from camera_trap_al.catalog.found import ACCEPT_GONE, POOL, TRAIN, VALIDATION, Found, PoolCounts, Seen
+from camera_trap_al.catalog.ordering import read_in_order
+from camera_trap_al.catalog.schema import (
+    absorbed,
+    images,
+    labels,
+    marks,
+    meta,
+    migrate,
+    note_fact,
+    parts,
+    read_fact,
+    rows_of,
+)
+from camera_trap_al.catalog.sightings import Answer, Taken, is_quarantined
 from camera_trap_al.core.records import ImageKey, Item
 
 BUSY_S = 30
@@ -37,8 +49,8 @@ class Catalog:
         self._engine = engine
         self._roots = tuple(roots)
         self._is_read_only = read_only
-        # Read anew only when the pool changes: of hundreds of thousands of images, each round answers a hundred.
-        self._shown: tuple[int, RowArray, npt.NDArray[np.uint64]] | None = None
+        self._images: tuple[int, arrays.Images] | None = None
+        self._answers: tuple[int, arrays.Answers] | None = None
         self._facts: dict[str, str] | None = None  # each turn of the loop asks for a dozen
         self._absorbed: set[str] | None = None
 
@@ -104,39 +116,26 @@ class Catalog:
         """What changes whenever images or their answers do, and with no other journal line."""
         return int(self.fact("answered", 0)), int(self.fact("pool_version", 0))
 
-    def project(
-        self, answers: Mapping[ImageKey, tuple[str | None, str | None, int]], mark: int, *, identity: str
-    ) -> None:
+    def project(self, answers: Iterable[tuple[ImageKey, Answer]], mark: int, *, identity: str) -> None:
         """Take labels and skips in, and move the mark, in one transaction.
 
         Parameters
         ----------
-        answers : image → (species or None, reason of a skip or None, journal seq); both None removes the entry, as does a
-            skip that ends by itself: such an image is kept back only while it cannot be read
+        answers : images, each once, with species or None, reason of a skip or None, journal seq; both None removes the entry,
+            as does a skip that ends by itself: such an image is kept back only while it cannot be read
         """
-        kept = [
-            {"path": key.path, "species": species, "skip": skip, "seq": seq}
-            for key, (species, skip, seq) in answers.items()
-            if species is not None or skip in LASTING_SKIPS
-        ]
-        gone = {key.path for key in answers} - {row["path"] for row in kept}
         with self._write() as connection:
-            for part in parts(sorted(gone)):
-                connection.execute(labels.delete().where(labels.c.path.in_(part)))
-            for part in parts(key.path for key in answers):
-                reviewed = and_(images.c.root == POOL, images.c.path.in_(part), images.c.altered_since != "")
-                connection.execute(update(images).where(reviewed).values(altered_since=""))
-            for rows in parts(kept):
-                statement = upsert(labels)
-                changed = {c: statement.excluded[c] for c in ("species", "skip", "seq")}
-                connection.execute(statement.on_conflict_do_update(index_elements=["path"], set_=changed), rows)
-            if answers:
+            is_answered = False
+            for part in parts(answers):
+                is_answered = True
+                sightings.take_answers(connection, part)
+            if is_answered:
                 note_fact(connection, "answered", mark)
             note_fact(connection, "mark", mark)
             note_fact(connection, "identity", identity)
 
-    def add_found(self, root: str, found: Sequence[Found], scan: int) -> Taken:
-        """Take in what scan number `scan` saw. One transaction.
+    def add_found(self, root: str, found: Sequence[Found], scan: int, seen: Seen) -> Taken:
+        """Take in what scan number `scan` saw, and add the images to `seen`. One transaction.
 
         Returns how many images are new or changed, and the files whose content must be read to say whether they changed:
         give these again, with their `content`.
@@ -144,7 +143,7 @@ class Catalog:
         n_changed, unread = 0, []
         with self._write() as connection:
             for part in parts(found):
-                taken = sightings.take_found(connection, root, part, scan)
+                taken = sightings.take_found(connection, root, part, scan, seen)
                 n_changed += taken.n_changed
                 unread += taken.unread
             if n_changed:
@@ -152,11 +151,11 @@ class Catalog:
                 note_fact(connection, "pool_changed", True)
         return Taken(n_changed, unread)
 
-    def keep_unseen(self, root: str, paths: Sequence[str], scan: int) -> None:
+    def keep_unseen(self, root: str, paths: Sequence[str], seen: Seen) -> None:
         """Let images and folders (ending in `/`; "" for all) that could not be looked for count as seen."""
-        with self._write() as connection:
+        with self._engine.connect() as connection:
             for path in paths:
-                sightings.keep_unseen(connection, root, path, scan)
+                sightings.keep_unseen(connection, root, path, seen)
 
     def note_failed_tries(self, root: str, paths: Sequence[str]) -> None:
         """Count one more try of images that still cannot be reached."""
@@ -165,12 +164,13 @@ class Catalog:
                 _change_pool(connection)
 
     def end_scan(
-        self, scan: int, roots: Sequence[str], facts: Mapping[str, Any], *, elapsed_s: float
+        self, scan: int, seen: Seen, roots: Sequence[str], facts: Mapping[str, Any], *, elapsed_s: float
     ) -> dict[str, float]:
         """Count what scan number `scan` did not see, and note that it ended. One transaction.
 
         Parameters
         ----------
+        seen : the images that it saw
         facts : what else is to be remembered of the scan
         elapsed_s : seconds since the scan before
 
@@ -183,7 +183,7 @@ class Catalog:
             changed = read_fact(connection, "pool_changed", False)
             for root in roots:
                 accept = bool(read_fact(connection, ACCEPT_GONE, False))
-                fraction, lost = sightings.count_missed(connection, root, scan, elapsed_s, accept=accept)
+                fraction, lost = sightings.count_missed(connection, root, seen, elapsed_s, accept=accept)
                 changed = changed or lost
                 if fraction:
                     away[root] = fraction
@@ -242,103 +242,74 @@ class Catalog:
 
     def counts(self) -> PoolCounts:
         """Return how many images are where."""
-        joined = images.outerjoin(labels, and_(images.c.root == POOL, labels.c.path == images.c.path))
-        good, pool = and_(~is_quarantined, is_present), images.c.root == POOL
-        unlabelled = and_(good, pool, labels.c.path.is_(None))
-        kinds = {
-            "train": and_(good, images.c.root == TRAIN),
-            "validation": and_(good, images.c.root == VALIDATION),
-            "labelled": and_(good, pool, labels.c.species.is_not(None)),
-            "skipped": and_(good, pool, labels.c.skip.is_not(None)),
-            "unlabelled": and_(unlabelled, images.c.listed),
-            "not_listed": and_(unlabelled, ~images.c.listed),
-            "quarantined": is_quarantined,
-            "missing": ~is_present,
-            "altered": images.c.altered_since != "",
-        }
-        sums = [func.coalesce(func.sum(case((where, 1), else_=0)), 0).label(name) for name, where in kinds.items()]
         with self._engine.connect() as connection:
-            return PoolCounts(**connection.execute(select(*sums).select_from(joined)).mappings().one())
+            return arrays.count(connection, *self._read(connection))
 
     def labelled(self) -> tuple[RowArray, list[str]]:
         """Return the rows that may train, in the order of their key hashes, and their species."""
-        # Outer joins make SQLite begin with the labels, of which there are few, rather than with the whole pool.
-        image = and_(images.c.root == POOL, images.c.path == labels.c.path, images.c.problem == "", is_present)
-        pool = select(items.c.row, images.c.key_hash, labels.c.species).select_from(labels).outerjoin(images, image)
-        pool = pool.outerjoin(items, and_(items.c.image == images.c.id, items.c.live)).where(
-            labels.c.species.is_not(None)
-        )
-        train = self._usable(images.c.key_hash, images.c.class_name).where(images.c.root == TRAIN)
-        return self._rows_and_text(pool, train)
+        with self._engine.connect() as connection:
+            return arrays.labelled(connection, *self._read(connection), train=TRAIN in self._roots)
 
     def validation(self) -> tuple[RowArray, list[str]]:
         """Return the rows of the validation folder, in the order of their key hashes, and their species."""
-        query = self._usable(images.c.key_hash, images.c.class_name)
-        return self._rows_and_text(query.where(images.c.root == VALIDATION))
-
-    def _rows_and_text(self, *queries: Select[Any]) -> tuple[RowArray, list[str]]:
         with self._engine.connect() as connection:
-            every = ((key, text, row) for query in queries for row, key, text in connection.execute(query))
-            found = sorted(entry for entry in every if entry[2] is not None)
-        return np.array([row for _, _, row in found], dtype=np.int64), [text for _, text, _ in found]
+            found, _ = self._read(connection)
+            return arrays.classified(connection, found, *({VALIDATION} & set(self._roots)))
 
     def askable(self) -> tuple[RowArray, npt.NDArray[np.uint64]]:
         """Return rows and key hashes of pool images that need an answer and can be shown, in ascending order."""
-        answered = select(items.c.row).select_from(labels)
-        answered = answered.join(images, and_(images.c.root == POOL, images.c.path == labels.c.path))
-        answered = answered.join(items, items.c.image == images.c.id)
         with self._engine.connect() as connection:
-            version = read_fact(connection, "pool_version", 0)
-            if self._shown is None or self._shown[0] != version:
-                self._shown = (version, *self._read_shown(connection))
-            _, rows, hashes = self._shown
-            is_open = ~np.isin(rows, np.array(list(connection.scalars(answered)), dtype=np.int64))
-        return rows[is_open], hashes[is_open]
+            return arrays.askable(*self._read(connection), *self._roots)
 
-    def _read_shown(self, connection: Connection) -> tuple[RowArray, npt.NDArray[np.uint64]]:
-        query = self._usable(images.c.key_hash).where(images.c.root == POOL, images.c.listed)
-        pairs = np.array([tuple(pair) for pair in connection.execute(query)], dtype=np.int64).reshape(-1, 2)
-        pairs = pairs[np.argsort(pairs[:, 0])]
-        return pairs[:, 0].copy(), pairs[:, 1].copy().view(np.uint64)
-
-    def live_rows(self, *roots: str) -> RowArray:
-        """Return the rows of readable, present images of these folders, in the order of their key hashes."""
-        query = self._usable().where(images.c.root.in_(roots)).order_by(images.c.key_hash, images.c.root)
+    def live_rows(self, *roots: str, in_order: bool = True) -> RowArray:
+        """Return the rows of readable, present images of these folders, in the order of their key hashes, or in any."""
         with self._engine.connect() as connection:
-            return np.array(list(connection.scalars(query)), dtype=np.int64)
+            found, _ = self._read(connection)
+            usable = found.usable(*(root for root in roots if root in self._roots))
+            return found.by_hash(usable) if in_order else found.rows[usable]
+
+    def _read(self, connection: Connection) -> tuple[arrays.Images, arrays.Answers]:
+        version, answered = read_fact(connection, "pool_version", 0), read_fact(connection, "answered", 0)
+        if self._images is None or self._images[0] != version:
+            self._images, self._answers = (version, arrays.Images.read(connection)), None
+        found = self._images[1]
+        if self._answers is None or self._answers[0] != answered:
+            self._answers = (answered, arrays.Answers.read(connection, found))
+        return found, self._answers[1]
+
+    def in_order(self, seed: int, *roots: str) -> RowArray:
+        """Return the rows of `live_rows` in the order in which they are embedded: `stratified_order` by directory."""
+        with self._engine.connect() as connection:
+            return read_in_order(connection, [root for root in roots if root in self._roots], seed)
 
     def items(self, rows: Iterable[int], folders: Mapping[str, str]) -> list[Item]:
         """Return the items of rows, in the order given; `folders` maps train, validation and pool to absolute paths."""
-        wanted = [int(row) for row in rows]
-        query = select(items.c.row, images.c.root, images.c.path, images.c.size, images.c.mtime_ns)
-        found: dict[int, Item] = {}
-        with self._engine.connect() as connection:
-            for part in parts(wanted):
-                joined = query.join(images, images.c.id == items.c.image).where(items.c.row.in_(part))
-                for row, root, path, size, mtime_ns in connection.execute(joined):
-                    found[row] = Item(row, str(Path(folders[root], *path.split("/"))), size, mtime_ns)
-        return [found[row] for row in wanted]
+        prefixes = {root: str(Path(folder) / "_")[:-1] for root, folder in folders.items()}
+        found = self._of_rows(rows, "items.row, root, path, size, mtime_ns")
+        return [
+            Item(row, prefixes[root] + path.replace("/", os.sep), size, mtime_ns)
+            for row, root, path, size, mtime_ns in found
+        ]
 
     def keys_of(self, rows: Iterable[int]) -> list[ImageKey]:
         """Return the image keys of pool rows, in the order given."""
+        return [ImageKey.of(path) for _, path in self._of_rows(rows, "items.row, path")]
+
+    def _of_rows(self, rows: Iterable[int], columns: str) -> list[Any]:
+        """Return columns of rows, the first of which is the row, in the order given."""
         wanted = [int(row) for row in rows]
-        found: dict[int, ImageKey] = {}
+        query = f"SELECT {columns} FROM items JOIN images ON images.id = items.image WHERE items.row IN "
+        found: dict[int, Any] = {}
         with self._engine.connect() as connection:
             for part in parts(wanted):
-                query = select(items.c.row, images.c.path).join(images, images.c.id == items.c.image)
-                query = query.where(items.c.row.in_(part))
-                found |= {row: ImageKey.of(path) for row, path in connection.execute(query)}
+                found |= {values[0]: values for values in rows_of(connection, query + marks(part), *part)}
         return [found[row] for row in wanted]
 
     def pool_keys(self, *, listed_only: bool = False, with_missing: bool = False) -> Iterator[ImageKey]:
         """Yield the keys of pool images in order of their path; missing ones only if asked for."""
-        query = select(images.c.path).where(images.c.root == POOL)
-        if not with_missing:
-            query = query.where(is_present)
-        if listed_only:
-            query = query.where(images.c.listed)
+        where = ("" if with_missing else " AND NOT missing") + (" AND listed" if listed_only else "")
         with self._engine.connect() as connection:
-            for path in connection.scalars(query.order_by(images.c.path)):
+            for (path,) in rows_of(connection, f"SELECT path FROM images WHERE root = ?{where} ORDER BY path", POOL):
                 yield ImageKey.of(path)
 
     def unusable(self, keys: Sequence[ImageKey]) -> dict[ImageKey, str]:
@@ -378,14 +349,10 @@ class Catalog:
 
     def folder_classes(self) -> list[str]:
         """Return the classes of images in the training and validation folders, sorted."""
-        query = select(images.c.class_name).where(images.c.class_name != "", images.c.root.in_(self._roots)).distinct()
+        named = sorted({TRAIN, VALIDATION} & set(self._roots))  # images to label have none
+        query = select(images.c.class_name).where(images.c.class_name != "", images.c.root.in_(named)).distinct()
         with self._engine.connect() as connection:
             return sorted(connection.scalars(query))
-
-    def _usable(self, *columns: Any) -> Select[Any]:
-        query = select(items.c.row, *columns).join_from(items, images, images.c.id == items.c.image)
-        good = and_(items.c.live, images.c.problem == "", is_present)
-        return query.where(good, images.c.root.in_(self._roots))
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:

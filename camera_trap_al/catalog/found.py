@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 POOL, TRAIN, VALIDATION = "pool", "train", "validation"
 ACCEPT_GONE = "accept_gone"
 """The fact that a person said of images which are not there: they are gone for good."""
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A file that a scan saw.
 
     `path` is relative to its folder, with `/`; `listed`: the labelling tool can show it; `content`: the hash of what is
@@ -24,6 +23,22 @@ class Found:
     class_name: str = ""
     listed: bool = True
     content: str = ""
+
+
+class Seen:
+    """Which images, by their number in the catalogue, a scan has seen so far: a byte for each image that there is."""
+
+    def __init__(self) -> None:
+        self._flags = bytearray()
+
+    def add(self, image: int) -> None:
+        """Take note of one image."""
+        if image >= len(self._flags):
+            self._flags.extend(bytes(image + 1 - len(self._flags)))
+        self._flags[image] = 1
+
+    def __contains__(self, image: int) -> bool:
+        return image < len(self._flags) and bool(self._flags[image])
 
 
 @dataclass(frozen=True)
@@ -47,8 +62,3 @@ class PoolCounts:
     def pool(self) -> int:
         """How many readable images there are to label, whatever became of them."""
         return self.labelled + self.skipped + self.unlabelled + self.not_listed
-
-
-def key_hash(path: str) -> int:
-    """Return a signed 64-bit hash of an image's path, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(path.encode("utf-8"), digest_size=8).digest(), "little", signed=True)

@@ -9,12 +9,13 @@ import time
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from camera_trap_al.catalog.catalog import Catalog
-from camera_trap_al.catalog.found import POOL, Found
+from camera_trap_al.catalog.found import POOL, Found, Seen
 from camera_trap_al.core.spreadsheets import UNPRINTABLE, is_safe_name
 from camera_trap_al.errors import ImageUnreadableError
 
@@ -93,17 +94,20 @@ def walk(
     top_images : as `selector.top_images`
     tally : takes the count of everything that is not yielded, and why
     """
+    longest = TIMELAPSE_MAX_PATH - len(str(folder)) - 1
     for path, entry in _files(folder, leave_out, tally):
-        extension = Path(entry.name).suffix.lower()
-        if extension in VIDEO_EXTENSIONS:
-            tally.add("video", path)
-        elif extension in IMAGE_EXTENSIONS and kind == POOL and not top_images and "/" not in path:
-            tally.add("top of pool", path)
-        elif extension in IMAGE_EXTENSIONS:
+        extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a million Paths take as long as all the rest
+        if extension in IMAGE_EXTENSIONS:
+            if kind == POOL and not top_images and "/" not in path:
+                tally.add("top of pool", path)
+                continue
             found = _found(path, entry, kind, tally)
             if found is not None:
-                listed = kind != POOL or _is_listed(path, tool, folder, tally, allow_formula=allow_formula)
-                yield replace(found, listed=listed)
+                if kind == POOL and not _is_listed(path, tool, longest, tally, allow_formula=allow_formula):
+                    found = found._replace(listed=False)
+                yield found
+        elif extension in VIDEO_EXTENSIONS:
+            tally.add("video", path)
         elif extension not in (".tdb", ".ddb", ".csv", ".json", ".txt", ".db", ".ini", ".md"):
             tally.add("other", path)
 
@@ -130,14 +134,14 @@ def _found(path: str, entry: os.DirEntry[str], kind: str, tally: Tally) -> Found
     return Found(path, facts.st_size, facts.st_mtime_ns, class_name)
 
 
-def _is_listed(path: str, tool: str, folder: Path, tally: Tally, *, allow_formula: bool) -> bool:
+def _is_listed(path: str, tool: str, longest: int, tally: Tally, *, allow_formula: bool) -> bool:
     if not is_safe_name(path, allow_formula=allow_formula):
         tally.add("unsafe name", path)
         return False
     if tool == "timelapse" and not path.lower().endswith(".jpg"):
         tally.add("not shown", path)
         return False
-    if tool == "timelapse" and len(str(folder)) + 1 + len(path) > TIMELAPSE_MAX_PATH:
+    if tool == "timelapse" and len(path) > longest:
         tally.add("long path", path)
         return False
     return True
@@ -172,18 +176,20 @@ def _files(folder: Path, leave_out: Path | None, tally: Tally) -> Iterator[tuple
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as listing:
-        return iter(sorted(listing, key=lambda entry: entry.name))
+        return iter(sorted(listing, key=attrgetter("name")))
 
 
 def _kind_of(entry: os.DirEntry[str], ours: tuple[int, int] | None) -> str:
     if entry.name.startswith(".") or entry.name.casefold() in ("thumbs.db", "desktop.ini"):
         return "hidden"
+    if entry.is_file(follow_symlinks=False):
+        return "file"
     if entry.is_symlink() or _is_junction(entry):
         return "link"
     if entry.is_dir(follow_symlinks=False):
         skipped = entry.name.casefold() in SKIPPED_FOLDERS or _is_hidden(entry)
         return "hidden" if skipped or (ours is not None and _identity(Path(entry.path)) == ours) else "folder"
-    return "file" if entry.is_file(follow_symlinks=False) else "other"
+    return "other"
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
@@ -240,6 +246,7 @@ class Scan:
         self.tallies = {kind: Tally() for kind in folders}
         self.changed = 0
         self.n_seen = 0
+        self._seen = Seen()
         self._catalog = catalog
         self._folders = dict(folders)
         self._hash_file = hash_file
@@ -262,12 +269,12 @@ class Scan:
             ended = self._look(batches, deadline)
         for kind, batch in batches.items():
             if batch:
-                taken = self._catalog.add_found(kind, batch, self.number)
+                taken = self._catalog.add_found(kind, batch, self.number, self._seen)
                 self.changed += taken.n_changed
                 self._unread.extend((kind, found) for found in taken.unread)
         for kind, tally in self.tallies.items():
             if tally.unlistable:
-                self._catalog.keep_unseen(kind, tally.unlistable, self.number)
+                self._catalog.keep_unseen(kind, tally.unlistable, self._seen)
                 tally.unlistable = []
         return ended and not self._unread
 
@@ -278,7 +285,7 @@ class Scan:
         """
         facts = {kind: dict(tally.counts) for kind, tally in self.tallies.items()}
         roots = list(self._folders)
-        return self._catalog.end_scan(self.number, roots, facts, elapsed_s=elapsed_s)
+        return self._catalog.end_scan(self.number, self._seen, roots, facts, elapsed_s=elapsed_s)
 
     def _walk_all(self) -> Iterator[tuple[str, Found]]:
         for kind, folder in self._folders.items():
@@ -308,7 +315,7 @@ class Scan:
             kind, found = self._unread[0]
             try:
                 content = self._hash_file(Path(self._folders[kind], *found.path.split("/")))
-                batches[kind].append(replace(found, content=content))
+                batches[kind].append(found._replace(content=content))
             except ImageUnreadableError:
                 pass  # a folder or device by now; the next scan sees what it is
             except FileNotFoundError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import (
@@ -24,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy import inspect as inspect_database
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+BATCH = 500
 metadata = MetaData()
 
 meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("value", String, nullable=False))
@@ -54,7 +56,7 @@ images = Table(
 )
 """Files of the three folders (`root`: train, validation, pool).
 
-`listed`: the labelling tool can show it. `seen`: the last scan that saw it. `missed` scans in a row did not, over `away_s`
+`listed`: the labelling tool can show it. `seen`: the scan that saw it first. `missed` scans in a row did not, over `away_s`
 seconds; `missing`: it was given up until it is back. `problem`: why it cannot be read, tried `tries` times where that may
 pass. `hash`: of the content that was embedded or found damaged, "" before. `altered_since`: its content changed after it
 was labelled.
@@ -123,6 +125,27 @@ def migrate(connection: Connection) -> None:
     if version < len(MIGRATIONS):
         connection.execute(meta.delete().where(meta.c.key == "format"))
         connection.execute(insert(meta).values(key="format", value=str(len(MIGRATIONS))))
+
+
+def parts(values: Iterable[Any]) -> Iterator[list[Any]]:
+    """Cut values into parts of at most `BATCH`."""
+    left = iter(values)
+    while part := list(islice(left, BATCH)):
+        yield part
+
+
+def marks(values: Sequence[Any]) -> str:
+    """Return the place holders of values in a query in the driver's own words, such as "(?, ?)"."""
+    return f"({', '.join('?' * len(values))})"
+
+
+def rows_of(connection: Connection, query: str, *values: Any) -> Iterator[Any]:
+    """Yield the rows of a query in the driver's own words, as plain tuples: for what is asked of a million images."""
+    cursor: Any = connection.exec_driver_sql(query, values).cursor
+    try:
+        yield from cursor
+    finally:
+        cursor.close()  # one that was left half read would keep others from writing
 
 
 def read_fact(connection: Connection, key: str, default: Any) -> Any:

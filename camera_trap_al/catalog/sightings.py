@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, case, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, func, insert, literal, or_, select, text, update
 
-from camera_trap_al.catalog.found import POOL, Found, key_hash
-from camera_trap_al.catalog.schema import images, items, labels
+from camera_trap_al.catalog.found import POOL, Found, Seen
+from camera_trap_al.catalog.schema import images, items, labels, marks, parts, rows_of
+from camera_trap_al.core.history import LASTING_SKIPS
+from camera_trap_al.core.records import ImageKey
+from camera_trap_al.core.seeds import key_hash
 
 MISSING_AFTER_SCANS = 3
 MISSING_AFTER_S = 600.0
@@ -18,13 +21,18 @@ AWAY_FRACTION = 0.2
 TRANSIENT_PROBLEMS = frozenset({"missing", "no_permission"})
 """Problems of reaching a file rather than of what is in it: tried again at each scan."""
 QUARANTINED_AFTER_TRIES = 3
-BATCH = 500
+_NOTHING_KNOWN: Mapping[str, Any] = {"problem": "", "problem_text": "", "problem_since": "", "tries": 0, "hash": ""}
+
+QUARANTINED = (
+    f"problem != '' AND (problem NOT IN {tuple(sorted(TRANSIENT_PROBLEMS))} OR tries >= {QUARANTINED_AFTER_TRIES})"
+)
+"""What is true of an image that is given up until its file changes."""
 
 is_present = ~images.c.missing
-is_quarantined = and_(
-    images.c.problem != "",
-    or_(images.c.problem.not_in(TRANSIENT_PROBLEMS), images.c.tries >= QUARANTINED_AFTER_TRIES),
-)
+is_quarantined = text(f"({QUARANTINED})")
+
+Answer = tuple[str | None, str | None, int]
+"""Species or None, reason of a skip or None, journal seq."""
 
 
 class _Change(Enum):
@@ -42,32 +50,60 @@ class Taken(NamedTuple):
     unread: list[Found]
 
 
-def take_found(connection: Connection, root: str, found: Sequence[Found], scan: int) -> Taken:
-    """Take in files of a folder that scan number `scan` saw, at most `BATCH`."""
-    columns = ("id", "path", "size", "mtime_ns", "listed", "missing", "problem", "hash")
-    query = select(*(images.c[name] for name in columns))
-    query = query.where(images.c.root == root, images.c.path.in_([f.path for f in found]))
-    known = {row.path: row for row in connection.execute(query)}
-    new = [f for f in found if f.path not in known]
-    old = [(known[f.path], f) for f in found if f.path in known]
+def take_found(connection: Connection, root: str, found: Sequence[Found], scan: int, seen: Seen) -> Taken:
+    """Take in files of a folder that scan number `scan` saw, at most `BATCH`. Writes nothing of those that are as before."""
+    known = {row.path: row for row in _known(connection, root, [f.path for f in found])}
+    new: list[Found] = []
+    returned: list[int] = []
+    n_back = 0
+    relisted: list[dict[str, Any]] = []
     changes: dict[_Change, list[tuple[int, Found]]] = {change: [] for change in _Change}
-    for row, f in old:
-        changes[_change_of(row, f)].append((row.id, f))
-    back = sum(row.missing for row, _ in old)
-    relisted = [(row.id, f) for row, f in old if row.listed != f.listed]
-    ids = [row.id for row, _ in old]
-    connection.execute(
-        update(images).where(images.c.id.in_(ids)).values(seen=scan, missed=0, missing=False, away_s=0.0)
-    )
-    _add(connection, root, new, scan)
+    for f in found:
+        row = known.get(f.path)
+        if row is None:
+            new.append(f)
+            continue
+        seen.add(row.id)
+        if row.missed or row.missing:
+            returned.append(row.id)
+            n_back += row.missing
+        if row.listed != f.listed:
+            relisted.append({"image": row.id, "new_listed": f.listed})
+        change = _change_of(row, f)
+        if change is not _Change.NOTHING:
+            changes[change].append((row.id, f))
+    if returned:
+        statement = update(images).where(images.c.id.in_(returned))
+        connection.execute(statement.values(missed=0, missing=False, away_s=0.0))
+    _add(connection, root, new, scan, seen)
     _note_times(connection, changes[_Change.TIME])
     _renew(connection, changes[_Change.RETRY] + changes[_Change.CONTENT])
     flag_altered(connection, [image for image, _ in changes[_Change.CONTENT]])
     if relisted:
         statement = update(images).where(images.c.id == bindparam("image")).values(listed=bindparam("new_listed"))
-        connection.execute(statement, [{"image": image, "new_listed": f.listed} for image, f in relisted])
-    n_changed = len(new) + back + len(relisted) + len(changes[_Change.RETRY]) + len(changes[_Change.CONTENT])
+        connection.execute(statement, relisted)
+    n_changed = len(new) + n_back + len(relisted) + len(changes[_Change.RETRY]) + len(changes[_Change.CONTENT])
     return Taken(n_changed, [f for _, f in changes[_Change.UNREAD]])
+
+
+class _Known(NamedTuple):
+    """What the catalogue knows of an image that a scan saw."""
+
+    path: str
+    id: int
+    size: int
+    mtime_ns: int
+    listed: int
+    missing: int
+    missed: int
+    problem: str
+    hash: str
+
+
+def _known(connection: Connection, root: str, paths: Sequence[str]) -> list[_Known]:
+    # In the driver's own words: a scan asks this of each image, which otherwise takes longer than finding them.
+    query = f"SELECT {', '.join(_Known._fields)} FROM images WHERE root = ? AND path IN {marks(paths)}"
+    return [_Known(*row) for row in rows_of(connection, query, root, *paths)]
 
 
 def _change_of(row: Any, f: Found) -> _Change:
@@ -85,13 +121,22 @@ def _change_of(row: Any, f: Found) -> _Change:
     return _Change.TIME if f.content == row.hash else _Change.CONTENT
 
 
-def _add(connection: Connection, root: str, found: Sequence[Found], scan: int) -> None:
+def _add(connection: Connection, root: str, found: Sequence[Found], scan: int, seen: Seen) -> None:
     if not found:
         return
-    connection.execute(insert(images), [_image_values(root, f, scan) for f in found])
-    fresh = select(images.c.id).where(images.c.root == root, images.c.path.in_([f.path for f in found]))
-    ids = list(connection.scalars(fresh.order_by(images.c.path)))
-    connection.execute(insert(items), [{"image": i, "live": True} for i in ids])
+    first = 1 + (connection.scalar(select(func.max(images.c.id))) or 0)
+    columns = ("id", "root", "path", "size", "mtime_ns", "class_name", "listed", "key_hash", "seen", "missed")
+    nothing = tuple(_NOTHING_KNOWN.values())
+    values = [
+        (i, root, f.path, f.size, f.mtime_ns, f.class_name, f.listed, key_hash(f.path), scan, 0, *nothing)
+        for i, f in enumerate(found, first)
+    ]
+    names = (*columns, *_NOTHING_KNOWN)
+    connection.exec_driver_sql(f"INSERT INTO images ({', '.join(names)}) VALUES {marks(names)}", values)
+    numbers = range(first, first + len(found))
+    connection.exec_driver_sql("INSERT INTO items (image, live) VALUES (?, 1)", [(image,) for image in numbers])
+    for image in numbers:
+        seen.add(image)
 
 
 def _note_times(connection: Connection, moved: Sequence[tuple[int, Found]]) -> None:
@@ -109,10 +154,26 @@ def _renew(connection: Connection, changed: Sequence[tuple[int, Found]]) -> None
         give_new_rows(connection, [image for image, _ in changed])
 
 
+def take_answers(connection: Connection, answers: Sequence[tuple[ImageKey, Answer]]) -> None:
+    """Take in what was said of pool images, at most `BATCH`; who answers has seen a content that changed."""
+    kept = [(key.path, *answer) for key, answer in answers if answer[0] is not None or answer[1] in LASTING_SKIPS]
+    paths = [key.path for key, _ in answers]
+    gone = sorted(set(paths) - {path for path, *_ in kept})
+    if gone:
+        connection.exec_driver_sql(f"DELETE FROM labels WHERE path IN {marks(gone)}", tuple(gone))
+    reviewed = f"UPDATE images SET altered_since = '' WHERE root = ? AND path IN {marks(paths)} AND altered_since != ''"
+    connection.exec_driver_sql(reviewed, (POOL, *paths))
+    if kept:
+        connection.exec_driver_sql(
+            "INSERT INTO labels (path, species, skip, seq) VALUES (?, ?, ?, ?) ON CONFLICT (path)"
+            " DO UPDATE SET species = excluded.species, skip = excluded.skip, seq = excluded.seq",
+            kept,
+        )
+
+
 def give_new_rows(connection: Connection, ids: Sequence[int]) -> None:
     """Give images new rows, and forget what is known of their content; at most `BATCH`."""
-    nothing = {"problem": "", "problem_text": "", "problem_since": "", "tries": 0, "hash": ""}
-    connection.execute(update(images).where(images.c.id.in_(ids)).values(**nothing))
+    connection.execute(update(images).where(images.c.id.in_(ids)).values(**_NOTHING_KNOWN))
     connection.execute(update(items).where(items.c.image.in_(ids)).values(live=False))
     connection.execute(insert(items), [{"image": image, "live": True} for image in ids])
 
@@ -126,8 +187,8 @@ def flag_altered(connection: Connection, ids: Sequence[int]) -> None:
     connection.execute(statement.values(altered_since=_now()))
 
 
-def keep_unseen(connection: Connection, root: str, path: str, scan: int) -> None:
-    """Let images that scan number `scan` could not look for count as seen.
+def keep_unseen(connection: Connection, root: str, path: str, seen: Seen) -> None:
+    """Let images that a scan could not look for count as seen.
 
     Parameters
     ----------
@@ -139,7 +200,8 @@ def keep_unseen(connection: Connection, root: str, path: str, scan: int) -> None
         here.append(or_(below, images.c.path == path[:-1]))
     elif path:
         here.append(images.c.path == path)
-    connection.execute(update(images).where(*here).values(seen=scan))
+    for image in connection.scalars(select(images.c.id).where(*here)):
+        seen.add(image)
 
 
 def note_failed_tries(connection: Connection, root: str, paths: Sequence[str]) -> int:
@@ -154,9 +216,9 @@ def note_failed_tries(connection: Connection, root: str, paths: Sequence[str]) -
 
 
 def count_missed(
-    connection: Connection, root: str, scan: int, elapsed_s: float, *, accept: bool = False
+    connection: Connection, root: str, seen: Seen, elapsed_s: float, *, accept: bool = False
 ) -> tuple[float, bool]:
-    """Count the images of a folder that scan number `scan` did not see, unless so many are away that the folder must be.
+    """Count the images of a folder that a scan did not see, unless so many are away that the folder must be.
 
     Parameters
     ----------
@@ -168,21 +230,24 @@ def count_missed(
     the fraction of known, present images that were not seen, 0 where it says nothing of the folder; whether images were
     given up
     """
-    here = and_(images.c.root == root, is_present)
-    unseen = and_(here, images.c.seen < scan)
-    n_known = connection.scalar(select(func.count()).select_from(images).where(here)) or 0
-    n_unseen = connection.scalar(select(func.count()).select_from(images).where(unseen)) or 0
-    if n_unseen == 0:
+    present = "SELECT id FROM images WHERE root = ? AND NOT missing"
+    known = [image for (image,) in rows_of(connection, present, root)]
+    n_known, unseen = len(known), [image for image in known if image not in seen]
+    if not unseen:
         return 0.0, False
-    if n_unseen == n_known or n_unseen > max(1, AWAY_FRACTION * n_known) and not accept:
-        return n_unseen / n_known, False
-    if accept:
-        connection.execute(update(images).where(unseen).values(missed=MISSING_AFTER_SCANS, missing=True))
-        return 0.0, True
-    away_s = case((images.c.missed == 0, literal(0.0)), else_=images.c.away_s + elapsed_s)
-    connection.execute(update(images).where(unseen).values(missed=images.c.missed + 1, away_s=away_s))
-    lost = and_(unseen, images.c.missed >= MISSING_AFTER_SCANS, images.c.away_s >= MISSING_AFTER_S)
-    return 0.0, connection.execute(update(images).where(lost).values(missing=True)).rowcount > 0
+    if len(unseen) == n_known or len(unseen) > max(1, AWAY_FRACTION * n_known) and not accept:
+        return len(unseen) / n_known, False
+    n_lost = 0
+    for part in parts(unseen):
+        here = images.c.id.in_(part)
+        if accept:
+            connection.execute(update(images).where(here).values(missed=MISSING_AFTER_SCANS, missing=True))
+            continue
+        away_s = case((images.c.missed == 0, literal(0.0)), else_=images.c.away_s + elapsed_s)
+        connection.execute(update(images).where(here).values(missed=images.c.missed + 1, away_s=away_s))
+        lost = and_(here, images.c.missed >= MISSING_AFTER_SCANS, images.c.away_s >= MISSING_AFTER_S)
+        n_lost += connection.execute(update(images).where(lost).values(missing=True)).rowcount
+    return 0.0, accept or n_lost > 0
 
 
 def give_up(connection: Connection, paths: Sequence[str]) -> None:
@@ -210,39 +275,18 @@ def take_problems(connection: Connection, problems: Mapping[int, tuple[str, str]
 def take_hashes(connection: Connection, hashes: Mapping[int, str]) -> int:
     """Note which contents were embedded: row → hash. Return how many images turned out to have changed since."""
     altered = 0
-    query = select(items.c.row, images.c.id, images.c.hash).join(images, images.c.id == items.c.image)
+    query = "SELECT items.row, images.id, hash FROM items JOIN images ON images.id = items.image WHERE live AND items.row IN "
     for rows in parts(sorted(hashes)):
-        known = connection.execute(query.where(items.c.row.in_(rows), items.c.live)).all()
-        first = [{"image": image, "content": hashes[row]} for row, image, content in known if not content]
+        known = list(rows_of(connection, query + marks(rows), *rows))
+        first = [(hashes[row], image) for row, image, content in known if not content]
         if first:
-            statement = update(images).where(images.c.id == bindparam("image")).values(hash=bindparam("content"))
-            connection.execute(statement, first)
+            connection.exec_driver_sql("UPDATE images SET hash = ? WHERE id = ?", first)
         changed = [image for row, image, content in known if content and content != hashes[row]]
         if changed:
             give_new_rows(connection, changed)
             flag_altered(connection, changed)
         altered += len(changed)
     return altered
-
-
-def parts(values: Iterable[Any]) -> Iterator[list[Any]]:
-    """Cut values into parts of at most `BATCH`."""
-    listed = list(values)
-    for start in range(0, len(listed), BATCH):
-        yield listed[start : start + BATCH]
-
-
-def _image_values(root: str, f: Found, scan: int) -> dict[str, Any]:
-    return {
-        "root": root,
-        "path": f.path,
-        "size": f.size,
-        "mtime_ns": f.mtime_ns,
-        "class_name": f.class_name,
-        "listed": f.listed,
-        "key_hash": key_hash(f.path),
-        "seen": scan,
-    }
 
 
 def _now() -> str:

@@ -8,23 +8,37 @@ import io
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
-from camera_trap_al.core.records import UNLABELLED, ImageKey, Prediction
+import numpy as np
+import numpy.typing as npt
+
+from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.spreadsheets import safe_cell
 from camera_trap_al.errors import HELD, FileHeldError
+from camera_trap_al.labels.lines import LabelLines, SelectorLines, cell
 from camera_trap_al.store import atomic
 from camera_trap_al.store.json_files import read_object
 
 FINISHED = "finished"
-COLUMNS = ["File", "RelativePath", "Selected"]
+COLUMNS = 3
+BLOCK_LINES = 4096
 LONGEST_HEADER = 1 << 16
 NEW_AFTER_S = 30.0
 NO_RIGHT_AFTER_S = 600.0
 _digests: dict[Path, tuple[tuple[int, int], str]] = {}
 log = logging.getLogger(__name__)
+
+
+class Predictions(NamedTuple):
+    """What a checkpoint says of n images: (n,) int64 key hashes, (n,) numbers of classes, (n,) probabilities in [0, 1]."""
+
+    key_hashes: npt.NDArray[np.int64]
+    species: npt.NDArray[np.integer[Any]]
+    confidence: npt.NDArray[np.float32]
+    classes: Sequence[str]
 
 
 class Selector:
@@ -44,9 +58,9 @@ class Selector:
         self._held_since_s: float | None = None
 
     def show(
-        self, listed: Callable[[], Iterable[ImageKey]], keys: Collection[ImageKey], round_: int | str, why: str = ""
+        self, listed: Callable[[], SelectorLines], keys: Collection[ImageKey], round_: int | str, why: str = ""
     ) -> None:
-        """Select `keys` among the images that `listed` yields. Commits: `label_request.json`.
+        """Select `keys` among the images that `listed` returns. Commits: `label_request.json`.
 
         A selector, or the file that stands in for it, into which somebody wrote columns of their own, which may be labels,
         is kept in the folder of the request first. Raises `FileHeldError` while the selector cannot be replaced, even if
@@ -93,7 +107,7 @@ class Selector:
             if not path.is_file():
                 return
             with path.open("rb") as file:
-                is_ours = len(re.split(rb"[,;\t]", file.readline(LONGEST_HEADER))) <= len(COLUMNS)
+                is_ours = len(re.split(rb"[,;\t]", file.readline(LONGEST_HEADER))) <= COLUMNS
                 data = b"" if is_ours else path.read_bytes()
         except OSError:
             return
@@ -123,15 +137,13 @@ class Selector:
         return FileHeldError(text, hint=hint)
 
 
-def write_selector(path: Path, keys: Iterable[ImageKey], selected: Collection[ImageKey]) -> None:
+def write_selector(path: Path, listed: SelectorLines, selected: Collection[ImageKey]) -> None:
     """Write `File,RelativePath,Selected` for all images the tool can load; durable on return.
 
     Every image has a row, since Timelapse keeps the old flag of one that is left out, and a row with an empty
     RelativePath also sets each image of that name in sub-folders unless their own rows follow.
     """
-    chosen = frozenset(selected)
-    rows = ([key.file, key.relative_path, "true" if key in chosen else "false"] for key in keys)
-    _write_csv(path, COLUMNS, rows)
+    atomic.replace_file(path, lambda file: listed.write(file, dict.fromkeys(selected, "true")))
 
 
 def write_request(path: Path, selector: Path, *, round_: int | str, keys: Iterable[ImageKey], why: str = "") -> None:
@@ -159,17 +171,32 @@ def read_placed(path: Path, selector: Path) -> int | str:
     return 0
 
 
-def write_labels(path: Path, keys: Iterable[ImageKey], label_of: Callable[[ImageKey], str | None]) -> None:
+def write_labels(path: Path, lines: LabelLines, labels: Mapping[ImageKey, str]) -> None:
     """Write `path,label` for the whole pool, `unlabelled` where there is none; durable on return."""
-    _write_csv(path, ["path", "label"], ([key.path, safe_cell(label_of(key) or UNLABELLED)] for key in keys))
+    cells = {species: cell(safe_cell(species)) for species in set(labels.values())}
+    atomic.replace_file(path, lambda file: lines.write(file, {key: cells[name] for key, name in labels.items()}))
 
 
-def write_predictions(path: Path, predictions: Mapping[ImageKey, Prediction]) -> None:
-    """Write `File,RelativePath,Prediction,Confidence`, for fields of those names in the template; durable on return."""
-    rows = (
-        [k.file, k.relative_path, safe_cell(p.species), f"{p.confidence:.3f}"] for k, p in sorted(predictions.items())
-    )
-    _write_csv(path, ["File", "RelativePath", "Prediction", "Confidence"], rows)
+def write_predictions(path: Path, listed: SelectorLines, predictions: Predictions) -> None:
+    """Write `File,RelativePath,Prediction,Confidence`, for fields of those names in the template; durable on return.
+
+    In the order of `listed`; images without a line there are left out.
+    """
+    names = [cell(safe_cell(name)).encode("utf-8") for name in predictions.classes]
+    confidences = [b",%.3f\r\n" % (n / 1000) for n in range(1001)]
+
+    def write(file: BinaryIO) -> None:
+        file.write(b"File,RelativePath,Prediction,Confidence\r\n")
+        places = listed.places(predictions.key_hashes)
+        order = np.argsort(places, kind="stable")[np.count_nonzero(places < 0) :]
+        for start in range(0, len(order), BLOCK_LINES):
+            these = order[start : start + BLOCK_LINES]
+            species = predictions.species[these].tolist()
+            thousandths = np.rint(predictions.confidence[these] * 1000).astype(np.int64).tolist()
+            lines = zip(listed.beginnings(places[these]), species, thousandths, strict=True)
+            file.write(b"".join([line + names[i] + confidences[n] for line, i, n in lines]))
+
+    atomic.replace_file(path, write)
 
 
 def write_problems(path: Path, header: list[str], rows: Iterable[Iterable[Any]]) -> None:

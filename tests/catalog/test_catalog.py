@@ -51,7 +51,7 @@ def test_rows_are_never_used_again_and_a_changed_image_keeps_its_label(
 ) -> None:
     scan(catalog, folders)
     key = ImageKey("a", "1.jpg")
-    catalog.project({key: ("fox", None, 5)}, 5, identity="x")
+    catalog.project({key: ("fox", None, 5)}.items(), 5, identity="x")
     before = dict(zip(*[list(x) for x in catalog.labelled()], strict=True))
     (folders[POOL] / "a/1.jpg").write_bytes(b"another content")
     scan(catalog, folders)
@@ -60,7 +60,7 @@ def test_rows_are_never_used_again_and_a_changed_image_keeps_its_label(
 
 
 def test_a_label_that_came_first_meets_its_image_later(catalog: Catalog, folders: dict[str, Path]) -> None:
-    catalog.project({ImageKey("new", "9.jpg"): ("fox", None, 2)}, 2, identity="x")
+    catalog.project({ImageKey("new", "9.jpg"): ("fox", None, 2)}.items(), 2, identity="x")
     scan(catalog, folders)
     n = len(catalog.labelled()[0])
     (folders[POOL] / "new").mkdir()
@@ -128,10 +128,10 @@ def test_what_an_interrupted_scan_found_counts_when_a_later_one_ends(
 def test_skips_and_labels_leave_the_askable(catalog: Catalog, folders: dict[str, Path]) -> None:
     scan(catalog, folders)
     keys = catalog.keys_of(catalog.askable()[0])
-    catalog.project({keys[0]: ("fox", None, 2), keys[1]: (None, "cannot_tell", 2)}, 2, identity="x")
+    catalog.project({keys[0]: ("fox", None, 2), keys[1]: (None, "cannot_tell", 2)}.items(), 2, identity="x")
     counts = catalog.counts()
     assert (counts.labelled, counts.skipped, counts.unlabelled, counts.not_listed) == (1, 1, 1, 1)
-    catalog.project({keys[0]: (None, None, 0)}, 3, identity="x")
+    catalog.project({keys[0]: (None, None, 0)}.items(), 3, identity="x")
     assert catalog.counts().labelled == 0
 
 

@@ -92,7 +92,7 @@ def test_other_content_of_the_same_size_is_a_new_row_and_its_label_is_flagged_un
     scan(catalog, {POOL: pool})
     embed(catalog, pool)
     catalog.project(
-        {ImageKey("", "03.jpg"): ("fox", None, 2), ImageKey("", "05.jpg"): ("fox", None, 2)}, 2, identity="x"
+        {ImageKey("", "03.jpg"): ("fox", None, 2), ImageKey("", "05.jpg"): ("fox", None, 2)}.items(), 2, identity="x"
     )
     before = rows_of(catalog)
     rewrite(pool / "03.jpg", b"CONTENT 03")
@@ -102,14 +102,14 @@ def test_other_content_of_the_same_size_is_a_new_row_and_its_label_is_flagged_un
     assert found.changed == 2 and {path for path in after if after[path] != before[path]} == {"03.jpg", "04.jpg"}
     assert [(path, species) for path, species, _ in catalog.altered()] == [("03.jpg", "fox")]
     assert catalog.counts().altered == 1 and catalog.counts().labelled == 2, "the label stays"
-    catalog.project({ImageKey("", "03.jpg"): ("deer", None, 3)}, 3, identity="x")
+    catalog.project({ImageKey("", "03.jpg"): ("deer", None, 3)}.items(), 3, identity="x")
     assert catalog.altered() == [] and catalog.counts().altered == 0
 
 
 def test_another_size_is_a_new_row_without_reading_the_file(catalog: Catalog, pool: Path) -> None:
     scan(catalog, {POOL: pool})
     embed(catalog, pool)
-    catalog.project({ImageKey("", "03.jpg"): ("fox", None, 2)}, 2, identity="x")
+    catalog.project({ImageKey("", "03.jpg"): ("fox", None, 2)}.items(), 2, identity="x")
     before, reads = rows_of(catalog), Reads()
     (pool / "03.jpg").write_bytes(b"longer than it was")
     scan(catalog, {POOL: pool}, reads=reads)
@@ -118,7 +118,7 @@ def test_another_size_is_a_new_row_without_reading_the_file(catalog: Catalog, po
 
 def test_a_new_time_of_an_image_never_embedded_is_not_read_and_flags_nothing(catalog: Catalog, pool: Path) -> None:
     scan(catalog, {POOL: pool})
-    catalog.project({ImageKey("", "03.jpg"): ("fox", None, 2)}, 2, identity="x")
+    catalog.project({ImageKey("", "03.jpg"): ("fox", None, 2)}.items(), 2, identity="x")
     before, reads = rows_of(catalog), Reads()
     move_time(pool / "03.jpg", HOUR_NS)
     scan(catalog, {POOL: pool}, reads=reads)
@@ -219,7 +219,7 @@ def test_skips_that_end_by_themselves_keep_no_image_back(catalog: Catalog, pool:
             ImageKey("", "03.jpg"): (None, "cannot_tell", 2),
             ImageKey("", "04.jpg"): (None, "several_species", 2),
             ImageKey("", "05.jpg"): (None, "withdrawn", 2),
-        },
+        }.items(),
         2,
         identity="x",
     )

@@ -17,6 +17,7 @@ from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.found import POOL
 from camera_trap_al.catalog.scan import KINDS, Tally, is_safe_name, printable, walk
 from camera_trap_al.core.matching import KnownImages
+from camera_trap_al.labels.lines import LabelLines, SelectorLines
 from camera_trap_al.labels.timelapse import write_labels, write_selector
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names or files")
@@ -173,8 +174,8 @@ def test_any_legal_name_is_found_written_and_matched_again(catalog: Catalog, tmp
     assert {key.path for key in keys} == there
     items = catalog.items([int(row) for row in catalog.live_rows(POOL)], {POOL: str(pool)})
     assert all(Path(item.path).is_file() for item in items)
-    write_selector(tmp_path / "selector.csv", keys, keys)
-    write_labels(tmp_path / "labels.csv", keys, lambda key: "fox")
+    write_selector(tmp_path / "selector.csv", SelectorLines(keys), keys)
+    write_labels(tmp_path / "labels.csv", LabelLines(keys), dict.fromkeys(keys, "fox"))
     with (tmp_path / "selector.csv").open(encoding="utf-8", newline="") as file:
         rows = [(row["RelativePath"], row["File"]) for row in csv.DictReader(file)]
     assert rows == [tuple(key) for key in keys]

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_predictions import predictions
 
-from camera_trap_al.core.records import ImageKey, Prediction
+from camera_trap_al.core.records import ImageKey
 from camera_trap_al.errors import FileHeldError
 from camera_trap_al.facts import read_facts
+from camera_trap_al.labels.lines import SelectorLines
 from camera_trap_al.labels.timelapse import (
     NEW_AFTER_S,
     NO_RIGHT_AFTER_S,
@@ -59,7 +61,7 @@ class Shown:
         self.selector = Selector(self.path, self.new, self.request, clock=lambda: self.now)
 
     def show(self, round_: int | str, *keys: ImageKey) -> None:
-        self.selector.show(lambda: iter(KEYS), keys, round_)
+        self.selector.show(lambda: SelectorLines(KEYS), keys, round_)
 
     def fails(self, round_: int | str, *keys: ImageKey) -> str:
         with pytest.raises(FileHeldError) as raised:
@@ -193,7 +195,8 @@ def test_a_full_disk_is_not_taken_for_a_held_selector(shown: Shown, held: Held) 
 
 
 def test_predictions_and_lists_hold_nothing_that_a_spreadsheet_runs(tmp_path: Path) -> None:
-    write_predictions(tmp_path / "p.csv", {ImageKey("a", "1.JPG"): Prediction("=cmd", 0.12345)})
+    key = ImageKey("a", "1.JPG")
+    write_predictions(tmp_path / "p.csv", SelectorLines([key]), predictions({key: ("=cmd", 0.12345)}))
     write_problems(tmp_path / "q.csv", ["path", "text"], [["1.JPG", "+1"]])
     assert (tmp_path / "p.csv").read_bytes().splitlines()[1:] == [b"1.JPG,a,'=cmd,0.123"]
     assert (tmp_path / "q.csv").read_bytes() == b"path,text\r\n1.JPG,'+1\r\n"

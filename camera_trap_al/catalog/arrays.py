@@ -1,0 +1,174 @@
+"""What the catalogue holds of all images, as arrays.
+
+They are read once for each change of the pool, and the answers once for each change of these: of a million images a
+round answers a hundred.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection
+
+from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION, PoolCounts
+from camera_trap_al.catalog.schema import marks, parts, rows_of
+from camera_trap_al.catalog.sightings import QUARANTINED
+
+RowArray = npt.NDArray[np.int64]
+HashArray = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
+ROOTS = (POOL, TRAIN, VALIDATION)
+LISTED, MISSING, PROBLEM, IS_QUARANTINED, ALTERED = 4, 8, 16, 32, 64
+IMAGES = f"""
+SELECT items.row, images.key_hash,
+    CASE root WHEN '{POOL}' THEN 0 WHEN '{TRAIN}' THEN 1 ELSE 2 END + {LISTED} * listed + {MISSING} * missing
+    + {PROBLEM} * (problem != '') + {IS_QUARANTINED} * ({QUARANTINED}) + {ALTERED} * (altered_since != '')
+FROM items JOIN images ON images.id = items.image WHERE items.live ORDER BY items.row
+"""
+ANSWERS = f"""
+SELECT items.row, labels.species FROM labels CROSS JOIN images ON images.root = '{POOL}' AND images.path = labels.path
+CROSS JOIN items ON items.image = images.id AND items.live
+"""
+CLASSES = """
+SELECT items.row, images.class_name FROM images JOIN items ON items.image = images.id AND items.live WHERE images.root = ?
+"""
+
+
+@dataclass(frozen=True)
+class Images:
+    """All images that are known, in ascending order of their rows.
+
+    Parameters
+    ----------
+    rows, key_hashes : (n,)
+    flags : (n,) uint8, the index of the folder in `ROOTS` and what else is said of each image
+    """
+
+    rows: RowArray
+    key_hashes: HashArray
+    flags: npt.NDArray[np.uint8]
+
+    @classmethod
+    def read(cls, connection: Connection) -> Images:
+        """Read them from the catalogue."""
+        numbers = np.fromiter(chain.from_iterable(rows_of(connection, IMAGES)), dtype=np.int64).reshape(-1, 3)
+        rows, hashes, flags = numbers.T
+        return cls(rows.copy(), hashes.copy().view(np.uint64), flags.astype(np.uint8))
+
+    def are(self, *roots: str) -> Mask:
+        """Return which images are of these folders."""
+        wanted: Mask = np.array([root in roots for root in ROOTS])[self.flags & 3]
+        return wanted
+
+    def have(self, flags: int) -> Mask:
+        """Return which images have any of these flags."""
+        given: Mask = (self.flags & flags) != 0
+        return given
+
+    def usable(self, *roots: str) -> Mask:
+        """Return which images of these folders are there and can be read, as far as is known."""
+        good: Mask = self.are(*roots) & ~self.have(MISSING | PROBLEM)
+        return good
+
+    def by_hash(self, mask: Mask) -> RowArray:
+        """Return the rows of some images in the order of their key hashes, as signed numbers; of equal ones by folder."""
+        order = np.lexsort((self.flags[mask] & 3, self.key_hashes[mask].view(np.int64)))
+        return self.rows[mask][order]
+
+    def places(self, rows: RowArray) -> tuple[RowArray, Mask]:
+        """Return where rows stand in these arrays, and which are there at all; places of others mean nothing."""
+        places = np.minimum(np.searchsorted(self.rows, rows), max(len(self.rows) - 1, 0))
+        there = self.rows[places] == rows if len(self.rows) else np.zeros(len(rows), dtype=bool)
+        return places, there
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The images of the pool that have a label or need none: their places in `Images`, and each one's species or None."""
+
+    places: RowArray
+    species: tuple[str | None, ...]
+
+    @classmethod
+    def read(cls, connection: Connection, images: Images) -> Answers:
+        """Read them from the catalogue."""
+        found = list(rows_of(connection, ANSWERS))
+        places, there = images.places(np.array([row for row, _ in found], dtype=np.int64))
+        species = (name for (_, name), good in zip(found, there.tolist(), strict=True) if good)
+        return cls(places[there], tuple(species))
+
+
+def labelled(connection: Connection, images: Images, answers: Answers, *, train: bool) -> tuple[RowArray, list[str]]:
+    """Return the rows that may train and their species: labelled images of the pool and, with `train`, of its folder."""
+    usable = images.usable(POOL)[answers.places].tolist()
+    found = [
+        (place, name)
+        for place, name, good in zip(answers.places.tolist(), answers.species, usable, strict=True)
+        if good and name is not None
+    ]
+    return _in_order(images, found + (_classified(connection, images, TRAIN) if train else []))
+
+
+def classified(connection: Connection, images: Images, *roots: str) -> tuple[RowArray, list[str]]:
+    """Return the usable rows of folders whose first level names the class, and their species."""
+    return _in_order(images, [pair for root in roots for pair in _classified(connection, images, root)])
+
+
+def _classified(connection: Connection, images: Images, root: str) -> list[tuple[int, str]]:
+    found = list(rows_of(connection, CLASSES, root))
+    places, there = images.places(np.array([row for row, _ in found], dtype=np.int64))
+    good = there & images.usable(root)[places] if found else there
+    named = zip(places.tolist(), found, good.tolist(), strict=True)
+    return [(place, name) for place, (_, name), is_good in named if is_good]
+
+
+def _in_order(images: Images, found: list[tuple[int, str]]) -> tuple[RowArray, list[str]]:
+    """Return rows and species in the order of the key hashes, as signed numbers; of equal ones by species."""
+    places, names = np.array([place for place, _ in found], dtype=np.int64), [name for _, name in found]
+    rank = {name: i for i, name in enumerate(sorted(set(names)))}
+    ranks = np.array([rank[name] for name in names], dtype=np.int64)
+    order = np.lexsort((places, ranks, images.key_hashes.view(np.int64)[places]))
+    return images.rows[places[order]], [names[i] for i in order.tolist()]
+
+
+def askable(images: Images, answers: Answers, *roots: str) -> tuple[RowArray, HashArray]:
+    """Return rows and key hashes of pool images that need an answer and can be shown, in ascending order."""
+    is_open = images.usable(POOL) & images.have(LISTED) & images.are(*roots)
+    is_open[answers.places] = False
+    return images.rows[is_open], images.key_hashes[is_open]
+
+
+def count(connection: Connection, images: Images, answers: Answers) -> PoolCounts:
+    """Return how many images are where."""
+    good = ~images.have(MISSING | IS_QUARANTINED)
+    pool, listed = good & images.are(POOL), images.have(LISTED)
+    answered = np.zeros(len(images.rows), dtype=bool)
+    answered[answers.places] = True
+    has_species = np.array([name is not None for name in answers.species], dtype=bool)
+    return PoolCounts(
+        train=_n(good & images.are(TRAIN)),
+        validation=_n(good & images.are(VALIDATION)),
+        labelled=_n(pool[answers.places] & has_species),
+        skipped=_n(pool[answers.places] & ~has_species),
+        unlabelled=_n(pool & listed & ~answered),
+        not_listed=_n(pool & ~listed & ~answered),
+        quarantined=_n(images.have(IS_QUARANTINED)),
+        missing=_n(images.have(MISSING)),
+        altered=_count_altered(connection, images),
+    )
+
+
+def _count_altered(connection: Connection, images: Images) -> int:
+    """Count the few that changed after they were labelled; a new label of one ends that, which changes no array here."""
+    n = 0
+    for part in parts(images.rows[images.have(ALTERED)].tolist()):
+        query = "SELECT COUNT(*) FROM items JOIN images ON images.id = items.image WHERE altered_since != ''"
+        n += sum(found for (found,) in rows_of(connection, f"{query} AND items.row IN {marks(part)}", *part))
+    return n
+
+
+def _n(mask: Mask) -> int:
+    return int(np.count_nonzero(mask))

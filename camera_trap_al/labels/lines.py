@@ -1,0 +1,117 @@
+"""The lines of a CSV that has one for every image: all but a few end alike, so they are made once and kept as bytes."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from camera_trap_al.core.records import UNLABELLED, ImageKey
+from camera_trap_al.core.seeds import key_hash
+
+LINE_END = b"\r\n"
+_SPECIAL = frozenset('",\r\n')
+_PIECES = 4096
+PlaceArray = npt.NDArray[np.int64]
+
+
+class PoolLines:
+    """Lines `beginning,ending` of images, the beginning being the image's cells; 20 bytes an image beside the text.
+
+    Parameters
+    ----------
+    header : of the file
+    keys : of the images, in the order of their lines
+    ending : of the lines of which nothing else is said
+    """
+
+    header: str
+    ending: str
+
+    def __init__(self, keys: Iterable[ImageKey]) -> None:
+        ending = self.ending.encode("utf-8") + LINE_END
+        text, ends, hashes = bytearray(), array("q", [0]), array("q")
+        for key in keys:
+            text += self.beginning(key)
+            text += ending
+            ends.append(len(text))
+            hashes.append(key_hash(key.path))
+        self._text, self._ends, self._n_ending = text, np.frombuffer(ends, dtype=np.int64), len(ending)
+        unsorted = np.frombuffer(hashes, dtype=np.int64)
+        self._order = np.argsort(unsorted, kind="stable").astype(np.int32)
+        self._hashes = unsorted[self._order]
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def beginning(self, key: ImageKey) -> bytes:
+        """Return what stands before the ending of an image's line."""
+        raise NotImplementedError
+
+    def write(self, file: BinaryIO, endings: Mapping[ImageKey, str]) -> None:
+        """Write header and lines; the endings given, which are cells already, stand in the lines of their images."""
+        file.write(self.header.encode("utf-8") + LINE_END)
+        others = sorted((place, ending) for key, ending in endings.items() if (place := self._place(key)) >= 0)
+        written, pieces = 0, list[bytes | memoryview]()
+        with memoryview(self._text) as text:
+            for place, ending in others:
+                end = int(self._ends[place + 1])
+                pieces += (text[written : end - self._n_ending], ending.encode("utf-8"), LINE_END)
+                written = end
+                if len(pieces) >= _PIECES:
+                    file.write(b"".join(pieces))
+                    pieces.clear()
+            pieces.append(text[written:])
+            file.write(b"".join(pieces))
+            pieces.clear()
+
+    def places(self, hashes: npt.NDArray[np.int64]) -> PlaceArray:
+        """Return the places of the lines of images by their key hashes, -1 where there is none."""
+        if not len(self):
+            return np.full(len(hashes), -1, dtype=np.int64)
+        at = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
+        return np.where(self._hashes[at] == hashes, self._order[at], -1).astype(np.int64)
+
+    def beginnings(self, places: PlaceArray) -> Iterator[bytes]:
+        """Yield the beginnings of lines by their places."""
+        text, starts, ends = self._text, self._ends[places].tolist(), self._ends[places + 1].tolist()
+        for start, end in zip(starts, ends, strict=True):
+            yield bytes(text[start : end - self._n_ending])
+
+    def _place(self, key: ImageKey) -> int:
+        """Return the place of an image's line, -1 if it has none; among equal hashes the text decides."""
+        wanted, beginning = key_hash(key.path), self.beginning(key)
+        at = int(np.searchsorted(self._hashes, wanted))
+        while at < len(self) and self._hashes[at] == wanted:
+            place = int(self._order[at])
+            start = int(self._ends[place])
+            if self._text.startswith(beginning, start, int(self._ends[place + 1])):
+                return place
+            at += 1
+        return -1
+
+
+class SelectorLines(PoolLines):
+    """Lines `File,RelativePath,Selected`."""
+
+    header, ending = "File,RelativePath,Selected", "false"
+
+    def beginning(self, key: ImageKey) -> bytes:
+        return f"{cell(key.file)},{cell(key.relative_path)},".encode()
+
+
+class LabelLines(PoolLines):
+    """Lines `path,label`."""
+
+    header, ending = "path,label", UNLABELLED
+
+    def beginning(self, key: ImageKey) -> bytes:
+        return f"{cell(key.path)},".encode()
+
+
+def cell(text: str) -> str:
+    """Return a cell of a CSV, in quotation marks where it needs them."""
+    return text if _SPECIAL.isdisjoint(text) else '"' + text.replace('"', '""') + '"'
