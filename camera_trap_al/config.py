@@ -11,9 +11,17 @@ from camera_trap_al.errors import UsageError
 from camera_trap_al.registry import did_you_mean
 
 
-def option(default: Any, text: str, *, choices: Iterable[str] = (), low: float | None = None, alias: str = "") -> Any:
+def option(
+    default: Any,
+    text: str,
+    *,
+    choices: Iterable[str] = (),
+    low: float | None = None,
+    high: float = float("inf"),
+    alias: str = "",
+) -> Any:
     """Describe one option; `alias` is the flat parameter name of `run_active_learning`."""
-    facts = {"text": text, "choices": tuple(choices), "low": low, "alias": alias}
+    facts = {"text": text, "choices": tuple(choices), "low": low, "high": high, "alias": alias}
     return field(default=default, metadata=facts)
 
 
@@ -90,7 +98,11 @@ class ImagesConfig:
     """How image files are read, and which are refused."""
 
     processes: int = option(
-        0, "Processes that decode images, never more than cores, or 8. 0: as many as that.", low=0, alias="num_workers"
+        0,
+        "Processes that decode images, never more than cores, or 8. 0 or auto: as many as that, or threads where these"
+        " prove to be twice as fast.",
+        low=0,
+        alias="num_workers",
     )
 
     allow_truncated: bool = option(
@@ -98,6 +110,24 @@ class ImagesConfig:
     )
     max_pixels: int = option(100_000_000, "Pixels (width x height) of the largest image that is read.", low=1)
     max_side: int = option(20_000, "Pixels of the longest side of an image that is read.", low=1)
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Decoded images, kept in `cache/` so that each is decoded once. May be deleted at any time."""
+
+    max_gb: float = option(
+        25.0,
+        "Gigabytes that it may take, at most half of the free disk: 5,000 images a gigabyte. 0: decode each time.",
+        low=0,
+    )
+    px: int = option(
+        256,
+        "Side in pixels at which images are decoded and kept, 32 to 256. With 128 the cache holds four times as many"
+        " images, which lose detail for the network. Counts from the next training on.",
+        low=32,
+        high=256,
+    )
 
 
 @dataclass(frozen=True)
@@ -172,6 +202,11 @@ class FinetuneConfig:
         choices=("single", "balanced"),
         alias="embedding_finetuning_loader_type",
     )
+    layers: str = option(
+        "all",
+        "What is trained. all; last: only the embedding layer, a third of the work; all images are embedded anew either way.",
+        choices=("all", "last"),
+    )
     promote: str = option(
         "always",
         "Use a fine-tuned network always, or only if_not_worse on the validation images.",
@@ -232,6 +267,7 @@ class Config:
     query: QueryConfig = QueryConfig()
     selector: SelectorConfig = SelectorConfig()
     images: ImagesConfig = ImagesConfig()
+    cache: CacheConfig = CacheConfig()
     embedding: EmbeddingConfig = EmbeddingConfig()
     train: TrainConfig = TrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
@@ -316,6 +352,8 @@ def _unknown(name: str, known: list[str]) -> str:
 
 def _typed(key: str, f: dataclasses.Field[Any], value: Any) -> Any:
     wanted = f.default
+    if f.metadata["alias"] == "num_workers" and value == "auto":
+        return wanted
     if isinstance(value, str) and not isinstance(wanted, str):
         value = _parse(key, wanted, value)
     if isinstance(wanted, tuple) and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
@@ -324,11 +362,13 @@ def _typed(key: str, f: dataclasses.Field[Any], value: Any) -> Any:
         value = float(value)
     if type(value) is not type(wanted):
         raise ValueError(f"'{key}' must be {_kind(wanted)}, not {value!r}.")
-    choices, low = f.metadata["choices"], f.metadata["low"]
+    choices, low, high = f.metadata["choices"], f.metadata["low"], f.metadata["high"]
     if choices and value not in choices:
         raise ValueError(f"'{key}' must be {' or '.join(choices)}, not '{value}'.{did_you_mean(str(value), choices)}")
     if low is not None and not low <= value < float("inf"):
         raise ValueError(f"'{key}' must be at least {low:g}, not {value}.")
+    if low is not None and value > high:
+        raise ValueError(f"'{key}' must be at most {high:g}, not {value}.")
     if key == "query.min_answered" and not 0 < value <= 1:
         raise ValueError(f"'{key}' is a fraction above 0 and at most 1, not {value}.")
     return value

@@ -6,12 +6,13 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from camera_trap_al.config import Config, build
-from camera_trap_al.errors import UsageError
+from camera_trap_al.errors import UsageError, WorkFolderError
+from camera_trap_al.layout import WorkFolder
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,6 +37,36 @@ def read_config(path: Path) -> Config:
         else:
             flat[group] = table
     return build(flat, path.name)
+
+
+def read_work_config(root: Path) -> tuple[WorkFolder, Config]:
+    """Return the paths and the configuration of a work folder. Touches nothing.
+
+    Raises `WorkFolderError` where there is none, `UsageError` where its configuration cannot be used.
+    """
+    path = WorkFolder.at(root).config
+    if not path.is_file():
+        raise WorkFolderError(
+            f"{root} is not a work folder of camera-trap-al: it has no config.toml.",
+            hint="Make one with `camera-trap-al init`, or name the right folder.",
+        )
+    try:
+        config = read_config(path)
+    except UsageError as error:
+        text = path.read_bytes()
+        if b"[data]" not in text and not text.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise WorkFolderError(
+                f"{path} was not made by camera-trap-al, so {root} is the folder of another program.",
+                hint="Name another folder.",
+            ) from error
+        raise
+    data = {f.name: _below(root, getattr(config.data, f.name)) for f in fields(config.data)}
+    return WorkFolder.at(root, config.daemon.state_dir), replace(config, data=replace(config.data, **data))
+
+
+def _below(root: Path, folder: str) -> str:
+    """Return a folder of the configuration as absolute: relative ones are meant from the work folder."""
+    return str(root.absolute() / folder) if folder else ""
 
 
 def with_values(text: str, values: Mapping[str, str]) -> str:

@@ -121,6 +121,10 @@ class ModelError(CameraTrapAlError):
     """A model, learner or export folder cannot be used."""
 
 
+class DivergedError(ModelError):
+    """What a network computes are no longer numbers: the same again would end the same."""
+
+
 class TemplateError(CameraTrapAlError):
     """A Timelapse template cannot be made or read."""
 

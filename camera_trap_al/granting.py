@@ -9,12 +9,12 @@ from typing import Any
 
 from camera_trap_al.catalog.found import ACCEPT_GONE, POOL, TRAIN, VALIDATION
 from camera_trap_al.choices import check_folders
-from camera_trap_al.config_file import with_values
+from camera_trap_al.config_file import read_work_config, with_values
 from camera_trap_al.errors import UsageError
 from camera_trap_al.registry import Registry
 from camera_trap_al.store import atomic
 from camera_trap_al.taking import import_labels
-from camera_trap_al.work import Work, holds_images, image_folders, read_work_config
+from camera_trap_al.work import Work, holds_images, image_folders
 
 ROOTS = {"data.train": TRAIN, "data.validation": VALIDATION, "data.unlabelled": POOL}
 

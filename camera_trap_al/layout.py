@@ -132,6 +132,10 @@ class WorkFolder:
         return self.state / "checkpoints"
 
     @property
+    def cache(self) -> Path:
+        return self.state / "cache"
+
+    @property
     def daemon_lock(self) -> Path:
         return self.state / "daemon.lock"
 

@@ -7,14 +7,16 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from camera_trap_al import private
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.lease import Lease, held_by, pause, read_holder
 from camera_trap_al.store import atomic
 from camera_trap_al.store.journal import decode_line
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 # Someone who only looks whether a lock is held holds it for a moment, so takers look twice.
 PATIENCE_S = 0.5
@@ -23,6 +25,8 @@ PAUSE_S = 0.05
 
 def take_lock(path: Path) -> FileLock | None:
     """Take the lock at `path` if nobody holds it, else return None. It is free again when the process ends."""
+    from filelock import FileLock, Timeout  # takes as long as all else that the verb `status` does
+
     atomic.make_folder(path.parent)
     lock = FileLock(path, mode=0o600) if atomic.is_private(path) else FileLock(path)
     try:

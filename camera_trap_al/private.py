@@ -63,7 +63,8 @@ def close_to_others(folder: WorkFolder) -> None:
 
 
 def _must_be_real(folder: WorkFolder) -> list[Path]:
-    own = [*folder.public_folders(), *folder.private_folders(), folder.reports, folder.export, folder.wishes]
+    own = [*folder.public_folders(), *folder.private_folders(), folder.cache]
+    own += [folder.reports, folder.export, folder.wishes]
     files = [folder.journal, folder.catalog, folder.daemon_lock, folder.worker_lock]
     return [path for path in [*own, folder.log.parent, *files] if path not in (folder.root, folder.state)]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from camera_trap_al.catalog.found import POOL
 from camera_trap_al.catalog.scan import KINDS, Scan
+from camera_trap_al.catalog.sightings import Answer
 from camera_trap_al.config import Config
 from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.records import ImageKey
@@ -20,7 +21,7 @@ from camera_trap_al.facts import noted_settings, pending_shards, unregistered_cl
 from camera_trap_al.images import hash_file
 from camera_trap_al.jobs import model_settings
 from camera_trap_al.labels.template import find_templates, read_template
-from camera_trap_al.store import embeddings, generations
+from camera_trap_al.store import generations, shards
 from camera_trap_al.work import Work, image_folders, is_online
 
 LONGEST_GAP_S = 3600.0
@@ -178,13 +179,15 @@ def warn_of_unused_settings(work: Work) -> None:
 
 def project(work: Work) -> None:
     """Take journal lines into the catalogue. Commits: one SQL transaction that moves the mark."""
-    answers: dict[ImageKey, tuple[str | None, str | None, int]] = {}
     history = work.history
-    keys = list(dict.fromkeys(work.unprojected))
-    for key in keys:
+
+    def answer_of(key: ImageKey) -> Answer:
         label, skip = history.labels.get(key), history.skips.get(key)
-        seq = label.seq if label else skip[1] if skip else 0
-        answers[key] = (label.species if label else None, skip[0] if skip and not label else None, seq)
+        if label is not None:
+            return label.species, None, label.seq
+        return None, skip[0] if skip else None, skip[1] if skip else 0
+
+    answers = ((key, answer_of(key)) for key in dict.fromkeys(work.unprojected))
     work.catalog.project(answers, history.end, identity=history.identity)
     work.unprojected = []
 
@@ -193,7 +196,7 @@ def absorb(work: Work) -> None:
     """Take what the next new shard says of its images into the catalogue. Commits: one SQL transaction."""
     learner, name = pending_shards(work)[0]
     folder = generations.folder_of(work.folder.embedding, learner)
-    shard = embeddings.read_shard_facts(folder, name)
+    shard = shards.read_shard_facts(folder, name)
     work.catalog.absorb(f"{folder.name}/{name}", shard.problems, shard.hashes)
     if shard.problems:
         log.warning("images: %d of %d cannot be used; see data/quarantine.csv", len(shard.problems), len(shard.rows))

@@ -1,10 +1,10 @@
 """The version of the installed program."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 
 def program_version() -> str:
     """Return the installed version, or "unknown" where the package was not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to import, and hardly ever needed
+
     try:
         return version("camera_trap_al")
     except PackageNotFoundError:

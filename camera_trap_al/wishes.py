@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from camera_trap_al.config_file import read_work_config
 from camera_trap_al.errors import LockedError, StopRequested, UsageError
 from camera_trap_al.granting import Wish, grants
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.lock import DaemonLock
 from camera_trap_al.store import atomic
 from camera_trap_al.store.json_files import read_object
-from camera_trap_al.work import Work, read_work_config
+from camera_trap_al.work import Work
 
 FORMAT = 1
 LOOK_EVERY_S = 0.1

@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.catalog.scan import Scan
 from camera_trap_al.config import Config, DaemonConfig
-from camera_trap_al.config_file import read_config
+from camera_trap_al.config_file import read_work_config
 from camera_trap_al.core.history import History
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.seeds import seed_from
@@ -30,7 +30,6 @@ from camera_trap_al.errors import (
     NewerVersionError,
     StopRequested,
     UsageError,
-    WorkFolderError,
 )
 from camera_trap_al.labels.inbox import Inbox
 from camera_trap_al.labels.timelapse import Selector
@@ -38,7 +37,7 @@ from camera_trap_al.layout import WorkFolder
 from camera_trap_al.lock import is_held
 from camera_trap_al.places import patience
 from camera_trap_al.space import require_space
-from camera_trap_al.store import atomic, embeddings, generations
+from camera_trap_al.store import atomic, embeddings, generations, shards
 from camera_trap_al.store.journal import LabelJournal, Line, has_first_line, read_journal
 from camera_trap_al.version import program_version
 
@@ -46,36 +45,6 @@ ROOT_SAMPLE = 20
 OLD_WORKER_S = 60.0
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-
-def read_work_config(root: Path) -> tuple[WorkFolder, Config]:
-    """Return the paths and the configuration of a work folder. Touches nothing.
-
-    Raises `WorkFolderError` where there is none, `UsageError` where its configuration cannot be used.
-    """
-    path = WorkFolder.at(root).config
-    if not path.is_file():
-        raise WorkFolderError(
-            f"{root} is not a work folder of camera-trap-al: it has no config.toml.",
-            hint="Make one with `camera-trap-al init`, or name the right folder.",
-        )
-    try:
-        config = read_config(path)
-    except UsageError as error:
-        text = path.read_bytes()
-        if b"[data]" not in text and not text.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise WorkFolderError(
-                f"{path} was not made by camera-trap-al, so {root} is the folder of another program.",
-                hint="Name another folder.",
-            ) from error
-        raise
-    data = {f.name: _below(root, getattr(config.data, f.name)) for f in fields(config.data)}
-    return WorkFolder.at(root, config.daemon.state_dir), replace(config, data=replace(config.data, **data))
-
-
-def _below(root: Path, folder: str) -> str:
-    """Return a folder of the configuration as absolute: relative ones are meant from the work folder."""
-    return str(root.absolute() / folder) if folder else ""
 
 
 def image_folders(config: Config) -> dict[str, Path]:
@@ -342,11 +311,11 @@ def _set_damaged_aside(folder: WorkFolder, catalog_id: str) -> list[str]:
     said = generations.set_damaged_aside(folder.models) + generations.set_damaged_aside(folder.checkpoints)
     for number in generations.numbers(folder.embedding):
         learner = generations.folder_of(folder.embedding, number)
-        if embeddings.is_foreign(learner, embeddings.made_by(folder.models, number, catalog_id)):
+        if shards.is_foreign(learner, embeddings.made_by(folder.models, number, catalog_id)):
             atomic.discard_folder(learner)
             said.append(f"{learner} is of another model or catalogue; its images are embedded again.")
             continue
-        said += embeddings.set_damaged_shards_aside(learner)
+        said += shards.set_damaged_shards_aside(learner, verify=False)
         if (learner / generations.MANIFEST).exists() and generations.read_manifest(learner) is None:
             aside = atomic.rename_aside(learner / generations.MANIFEST, f".bad-{generations.MANIFEST}")
             said.append(f"{learner} is damaged ({aside.name}); it is completed again.")

@@ -24,7 +24,8 @@ from typing import Any
 
 from camera_trap_al.attempt import DEATHS_ALLOWED, Attempt
 from camera_trap_al.config import Config, build
-from camera_trap_al.errors import CameraTrapAlError, ImagesOfflineError, StopRequested, in_words
+from camera_trap_al.decoder import own_group
+from camera_trap_al.errors import CameraTrapAlError, DivergedError, ImagesOfflineError, StopRequested, in_words
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.settings import SAVED, Progress
 from camera_trap_al.lock import take_lock
@@ -38,12 +39,15 @@ LONGEST_GAP_S = 60.0
 DEAD_REST_S = 6 * 3600.0
 TELL_EVERY_S = 0.5
 GIVE_WAY = {"give way": True}
+DIVERGED = "diverged"
 # glibc gives large blocks back to the system at once, and networks ask for them again for each batch: keeping them made
-# embedding twice as fast. Other systems ignore these.
+# embedding twice as fast. Other systems ignore these. Threads that wait for others shall sleep: spinning, two of them
+# beside another program took twice the processor time and were no faster than one.
 KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
     "MALLOC_TOP_PAD_": str(64 << 20),
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 COMMAND = (sys.executable, "-m", "camera_trap_al.worker")
 log = logging.getLogger(__name__)
@@ -53,7 +57,7 @@ class Child:
     """One child process: what it says, and how it is told to stop."""
 
     def __init__(self, root: Path, job: str, config: Config, stamp: str = "") -> None:
-        flags: dict[str, Any] = {"start_new_session": True}
+        flags = own_group()
         if sys.platform == "win32":
             flags = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.BELOW_NORMAL_PRIORITY_CLASS}
         self._process = subprocess.Popen(
@@ -167,7 +171,9 @@ class Worker:
         if status is None and self._clock() - self._heard_s > SILENCE_S:
             self._child.kill()
             status = self._child.status()
-            self._last_words = f"The worker said nothing new for {SILENCE_S / 60:.0f} minutes and was ended; it goes on later."
+            self._last_words = (
+                f"The worker said nothing new for {SILENCE_S / 60:.0f} minutes and was ended; it goes on later."
+            )
             self._end = ""
         if status is not None:
             job, text = self.job, self._problem_of(status)
@@ -175,7 +181,7 @@ class Worker:
             yield job, text
 
     def dead_jobs(self) -> frozenset[str]:
-        """Return the jobs that rest since they died three times: for 6 hours, or until labels change."""
+        """Return the jobs that rest for long, since they died three times or diverged: 6 hours, or until labels change."""
         if not self._dead:
             return frozenset()
         stamp, now = self._stamp(), self._clock()
@@ -227,6 +233,8 @@ class Worker:
         self.job = job
         try:
             run_job(self._work.folder, self._work.config, job, tick)
+        except DivergedError as error:
+            raise DivergedError(str(error), hint=self._rest_long(job)) from error
         finally:
             lock.release()
             self.job, self.progress = "", None
@@ -253,6 +261,8 @@ class Worker:
 
     def _problem_of(self, status: int) -> str:
         """Return what to say of a job whose process ended, and count its deaths."""
+        if self._end == DIVERGED:
+            return f"{self._last_words} {self._rest_long(self.job)}"
         if self._end or status == 0:
             if self._end == "done":
                 self._deaths.pop(self.job, None)
@@ -263,12 +273,14 @@ class Worker:
             return text
         n = self._deaths[self.job] = self._deaths.get(self.job, 0) + 1
         if n >= DEATHS_ALLOWED:
-            self._dead[self.job] = (self._clock() + DEAD_REST_S, self._stamp())
-            text += (
-                f" It died {n} times, so {self.job} rests for {DEAD_REST_S / 3600:.0f} hours, or until labels or settings"
-                " change; rounds go on without it. A smaller embedding.batch_size needs less memory."
-            )
+            text += f" It died {n} times. {self._rest_long(self.job)} A smaller embedding.batch_size needs less memory."
         return text
+
+    def _rest_long(self, job: str) -> str:
+        """Let a job rest that would only end the same way again; return a sentence that says so."""
+        self._dead[job] = (self._clock() + DEAD_REST_S, self._stamp())
+        hours = f"{DEAD_REST_S / 3600:.0f} hours"
+        return f"{job} rests for {hours}, or until labels or settings change; rounds go on without it."
 
 
 class _TellingHandler(logging.Handler):
@@ -337,6 +349,9 @@ class _Running:
         except ImagesOfflineError as error:
             _tell({"problem": str(error)})
             return "offline", 0
+        except DivergedError as error:
+            _tell({"problem": str(error)})
+            return DIVERGED, 1
         except Exception as error:
             log.debug("job failed", exc_info=not isinstance(error, CameraTrapAlError))
             _tell({"problem": in_words(error)})

@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="camera-trap-al",
         description="Asks for the few labels that teach it your camera-trap photographs, through Timelapse.",
     )
-    parser.add_argument("--version", action="version", version=f"camera-trap-al {program_version()}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show program's version number and exit")
     parser.add_argument("-v", "--verbose", action="store_true", help="tell more")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     _add_init(verbs)
@@ -79,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--dir", type=Path, default=None, metavar="DIR", help="new folder to work in")
     demo.set_defaults(verb=_demo)
     return parser
+
+
+class _Version(argparse.Action):
+    """Says the version; looking it up takes longer than all else that comes before a verb."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_given: object) -> None:
+        say(f"camera-trap-al {program_version()}")
+        parser.exit()
 
 
 def _whole(text: str) -> int:
@@ -127,7 +135,9 @@ def _add_readers(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     status.add_argument("work", type=Path, metavar="WORK")
     status.add_argument("--json", action="store_true", help="as JSON")
     status.set_defaults(verb=_status)
-    doctor = verbs.add_parser("doctor", help="look for what is wrong with this computer or a work folder, and say what to do")
+    doctor = verbs.add_parser(
+        "doctor", help="look for what is wrong with this computer or a work folder, and say what to do"
+    )
     doctor.add_argument("work", type=Path, nargs="?", default=None, metavar="WORK")
     doctor.add_argument("--json", action="store_true", help="as JSON")
     doctor.set_defaults(verb=_doctor)
@@ -159,11 +169,17 @@ def _add_wishes(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--undo", type=_whole, default=None, metavar="SEQ", help="withdraw what the file with this number brought"
     )
     labels.set_defaults(verb=_labels)
-    imported = verbs.add_parser("import-labels", help="take the labels of another work folder, or of the original program")
+    imported = verbs.add_parser(
+        "import-labels", help="take the labels of another work folder, or of the original program"
+    )
     imported.add_argument("work", type=Path, metavar="WORK")
     imported.add_argument("file", type=Path, metavar="LABELS.csv", help="its data/labels.csv")
     imported.add_argument(
-        "--from", dest="base", default="", metavar="DIR", help="the folder that its paths begin with (default: the images)"
+        "--from",
+        dest="base",
+        default="",
+        metavar="DIR",
+        help="the folder that its paths begin with (default: the images)",
     )
     imported.set_defaults(verb=_import_labels)
     relocate = verbs.add_parser("relocate", help="name the new places of folders that moved")
@@ -295,7 +311,7 @@ def _relocate(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from camera_trap_al_service.reading import check_file, check_work, salvage
+    from camera_trap_al_service.checking import check_file, check_work, salvage
 
     if options.salvage is not None:
         say(salvage(options.work, options.salvage))

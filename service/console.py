@@ -18,7 +18,7 @@ from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.choices import check_choices, check_folders
 from camera_trap_al.config import Config, aliases, build
-from camera_trap_al.config_file import with_values
+from camera_trap_al.config_file import read_work_config, with_values
 from camera_trap_al.core.decision import journal_fields
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.steps import Facts, Step
@@ -39,7 +39,7 @@ from camera_trap_al.prompting import Refused, say
 from camera_trap_al.registry import did_you_mean
 from camera_trap_al.store import atomic, generations
 from camera_trap_al.taking import decide_file, journal_labels, known_images
-from camera_trap_al.work import holds_images, image_folders, is_online, read_work_config
+from camera_trap_al.work import holds_images, image_folders, is_online
 from camera_trap_al_service.daemon import GIVE_UP_AFTER, SHOWING, Heart, ending, give_up, opened
 from camera_trap_al_service.init import init, survey
 from camera_trap_al_service.stopping import Stopping

@@ -13,6 +13,7 @@ from typing import Any
 
 from camera_trap_al.choices import check_choices
 from camera_trap_al.config import Config
+from camera_trap_al.config_file import read_work_config
 from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.steps import Facts, Step
 from camera_trap_al.errors import CameraTrapAlError, StopRequested, WeightsMissingError
@@ -24,7 +25,7 @@ from camera_trap_al.loop import Loop, is_idle, is_waiting
 from camera_trap_al.places import is_network
 from camera_trap_al.results import list_all, read_metrics
 from camera_trap_al.store import atomic
-from camera_trap_al.work import Work, image_folders, read_work_config
+from camera_trap_al.work import Work, image_folders
 from camera_trap_al.worker import Child, Worker
 from camera_trap_al_service.logs import log_file
 from camera_trap_al_service.progress import Bars

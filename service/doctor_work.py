@@ -17,6 +17,7 @@ from pathlib import Path
 from camera_trap_al import private
 from camera_trap_al.choices import check_choices
 from camera_trap_al.config import Config
+from camera_trap_al.config_file import read_work_config
 from camera_trap_al.errors import CameraTrapAlError
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.lease import Holder, read_holder
@@ -26,7 +27,7 @@ from camera_trap_al.space import MB
 from camera_trap_al.store import atomic
 from camera_trap_al.store.journal import journal_problems
 from camera_trap_al.store.links import is_link
-from camera_trap_al.work import image_folders, read_work_config
+from camera_trap_al.work import image_folders
 from camera_trap_al_service.findings import Case, Finding, note, ok, problem
 from camera_trap_al_service.init import CATALOG_BYTES_PER_IMAGE
 from camera_trap_al_service.watching import Watch

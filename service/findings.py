@@ -12,11 +12,12 @@ from pathlib import Path
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.catalog.scan import SKIPPED_FOLDERS, Tally, printable, walk
 from camera_trap_al.config import Config
+from camera_trap_al.config_file import read_work_config
 from camera_trap_al.core.history import History
 from camera_trap_al.errors import CameraTrapAlError
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.store.journal import Line, read_journal
-from camera_trap_al.work import image_folders, read_work_config
+from camera_trap_al.work import image_folders
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 MOST_TWINS = 200

@@ -24,12 +24,14 @@ from camera_trap_al.labels.template import find_templates, make_template, missin
 from camera_trap_al.layout import TEMPLATE, WorkFolder
 from camera_trap_al.reading import decode_limits
 from camera_trap_al.store import atomic
+from camera_trap_al.store.pixels import pool_room
 from camera_trap_al.work import image_folders
 
 SAMPLE = 40
 CORE_S_PER_IMAGE = {"tiny": 0.003, "mobilenet": 0.03, "efficientnet_lite0": 0.035, "resnet18": 0.06, "resnet34": 0.1}
 OTHER_CORE_S_PER_IMAGE = 0.2
 CATALOG_BYTES_PER_IMAGE = 600
+SMALLEST_PX = 96
 
 
 @dataclass
@@ -242,33 +244,49 @@ def _describe_cost(surveys: list[Survey], config: Config, work: Path) -> list[st
         for path in found.sample[: SAMPLE // len(surveys)]:
             tried += 1
             try:
-                shared(decode_limits(config)).read(found.folder / path)
+                shared(decode_limits(config), config.images.processes).read(found.folder / path)
             except (CameraTrapAlError, OSError) as error:
                 failed.append(f"{path} ({error})")
     decode_s = (time.monotonic() - started) / max(1, tried)
     arch = config.embedding.arch
     forward_s = next((s for name, s in CORE_S_PER_IMAGE.items() if arch.startswith(name)), OTHER_CORE_S_PER_IMAGE)
-    minutes = n * (decode_s + forward_s) / (os.cpu_count() or 1) / 60
-    parent = next(p for p in [work.absolute(), *work.absolute().parents] if p.exists())
-    free = shutil.disk_usage(parent).free
+    cores = os.cpu_count() or 1
+    first_s, again_s = n * (decode_s + forward_s) / cores, n * forward_s / cores
+    place = Path(config.daemon.state_dir or work).absolute()
+    free = shutil.disk_usage(next(p for p in [place, *place.parents] if p.exists())).free
     need = n * (config.embedding.feat_dim * 4 + CATALOG_BYTES_PER_IMAGE) + 500e6
+    room = min(config.cache.max_gb * 1e9, free / 2)
+    n_cached = min(n, pool_room(room, config.cache.px))
+    cached = n_cached * config.cache.px**2 * 3
     lines = []
     if failed:
         lines.append(f"{len(failed)} of {tried} images tried cannot be read, such as {failed[0]}")
-    about = (
-        "under a minute"
-        if minutes < 1
-        else f"about {minutes:.0f} minutes"
-        if minutes < 120
-        else f"about {minutes / 60:.0f} hours"
-    )
     lines.append(
-        f"The first pass over {n} images will take {about} without a GPU (decoding measured on {tried} of them, the"
-        f" network by rule of thumb) and {need / 1e9:.1f} GB of disk; {free / 1e9:.1f} GB are free."
+        f"The first pass over {n} images will take {_about(first_s)} without a GPU (decoding measured on {tried} of them,"
+        f" the network by rule of thumb) and {(need + cached) / 1e9:.1f} GB of disk, {cached / 1e9:.1f} GB of them for decoded"
+        f" images; {free / 1e9:.1f} GB are free."
     )
     if need > free:
         lines.append("  That is more than there is: free some space, or make the work folder on another disk.")
+    if n_cached < n:
+        with_rest_s = again_s + (n - n_cached) * decode_s / cores
+        px = next(
+            (px for px in range(config.cache.px, SMALLEST_PX - 1, -16) if pool_room(room, px) >= n), config.cache.px
+        )
+        smaller = f"With cache.px = {px} it holds all of them, in less detail. " if px < config.cache.px else ""
+        lines.append(
+            f"  There is room for {n_cached} of them decoded (cache.max_gb, and half of the free disk at most), so to embed"
+            f" all anew after each fine-tuning will take {_about(with_rest_s)}; with room for all, {_about(again_s)}."
+            f' {smaller}finetune.layers = "last" shortens the training before it, finetune.epochs = 0 leaves out both.'
+        )
     return lines
+
+
+def _about(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 1:
+        return "under a minute"
+    return f"about {minutes:.0f} minutes" if minutes < 120 else f"about {minutes / 60:.0f} hours"
 
 
 def make_work_folder(work: Path, config: Config) -> None:

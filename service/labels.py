@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from camera_trap_al.catalog.catalog import Catalog
+from camera_trap_al.config_file import read_work_config
 from camera_trap_al.core.history import History
 from camera_trap_al.core.matching import KnownImages, shown
 from camera_trap_al.core.records import ImageKey
@@ -14,7 +15,6 @@ from camera_trap_al.errors import UsageError, WorkFolderError
 from camera_trap_al.labels.path_label_csv import as_label_files, read_path_labels
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.store.journal import Line, read_journal
-from camera_trap_al.work import read_work_config
 
 ROWS_OF_ONE_IMPORT = 200_000
 SKIPS = {

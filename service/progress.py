@@ -11,12 +11,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from camera_trap_al.core.durations import time_left
 from camera_trap_al_service.logs import LineFormatter
+
+if TYPE_CHECKING:
+    from tqdm import tqdm  # imported where a bar is drawn: half of what the verb `status` would take
 
 SHOW_AFTER_S = 2.0
 LINE_EVERY_S = 60.0
@@ -135,6 +136,8 @@ class Bars:
     def _draw(self) -> None:
         if self._bar is None and self._clock() - self._began > SHOW_AFTER_S and self._done != self._total:
             name = WORDS.get(self._phase, (self._phase, ""))[0]
+            from tqdm import tqdm
+
             form = WITH_TOTAL if self._total else WITHOUT_TOTAL
             self._bar = tqdm(total=self._total, desc=name, bar_format=form, leave=False, file=sys.stderr)
         if self._bar is not None:
@@ -147,6 +150,8 @@ class Bars:
 class _BarHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            from tqdm import tqdm
+
             tqdm.write(self.format(record), file=sys.stderr)
         except Exception:
             # A closed terminal or a full disk under the log must not end the work.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from camera_trap_al.catalog.found import POOL, VALIDATION
+from camera_trap_al.config_file import read_work_config
 from camera_trap_al.core.matching import nfc
 from camera_trap_al.errors import ModelError, UsageError
 from camera_trap_al.exporters import exporters
@@ -16,7 +17,7 @@ from camera_trap_al.learn.predict import classify, find_images, open_export, pre
 from camera_trap_al.lock import take_lock
 from camera_trap_al.results import export_source
 from camera_trap_al.store import atomic, generations
-from camera_trap_al.work import image_folders, read_work_config
+from camera_trap_al.work import image_folders
 
 Progress = Callable[[int, int], None]
 

@@ -35,6 +35,8 @@ if importlib.util.find_spec(SERVICE) is None:
     spec.loader.exec_module(module)
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+# For `benchmarks`, which is not installed.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 LONG_FACTOR = 20
 FAST_EXAMPLES = 25

@@ -121,7 +121,9 @@ class Season:
 
     def drop(self, name: str, labels: dict[str, str]) -> None:
         """Put a label file into the bin."""
-        rows = [f"{path.rpartition('/')[2]},{path.rpartition('/')[0]},{species}\r\n" for path, species in labels.items()]
+        rows = [
+            f"{path.rpartition('/')[2]},{path.rpartition('/')[0]},{species}\r\n" for path, species in labels.items()
+        ]
         text = "File,RelativePath,Species\r\n" + "".join(rows)
         (self.work / "new_labels_bin" / name).write_text(text, encoding="utf-8", newline="")
 

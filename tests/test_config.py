@@ -56,6 +56,7 @@ def test_any_text_survives_the_configuration_file(tmp_path_factory: pytest.TempP
         ({"validation.by": "site"}, "'validation.by' is not in this version yet."),
         ({"output_dir": "x"}, "name the work folder"),
         ({"train.lr": float("nan")}, "must be at least 0"),
+        ({"cache.px": 300}, "'cache.px' must be at most 256, not 300."),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_with_what_to_do(values: dict[str, object], words: str) -> None:
@@ -85,7 +86,7 @@ def test_reading_makes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("value", ["D:\\photos 2026\\ü", "/mnt/x", "it's \"quoted\""])
+@pytest.mark.parametrize("value", ["D:\\photos 2026\\ü", "/mnt/x", 'it\'s "quoted"'])
 def test_a_value_is_changed_in_place(value: str, end: str) -> None:
     text = config_text(Config()).replace("\n", end) + f"# mine{end}"
     changed = with_values(text, {"data.unlabelled": value})

@@ -12,14 +12,24 @@ from source_code import ROOT, nodes, parsed
 
 PACKAGE = ROOT / "camera_trap_al"
 HEAVY = {"torch", "torchvision"}
-TORCH_MODULES = {"device", "data", "making", "training", "model_folder", "raw_onnx", "embedding", "efficientnet_lite"}
+TORCH_MODULES = {
+    "device",
+    "data",
+    "making",
+    "training",
+    "model_folder",
+    "raw_onnx",
+    "embedding",
+    "efficientnet_lite",
+    "engines",
+}
 TOP = {"config", "facts", "jobs", "layout", "lock", "loop", "results", "rounds", "taking", "upkeep", "work", "worker"}
 EVERYONE = {"errors", "registry"}
 THIRD_PARTY = {
     "core": {"numpy"},
     "strategies": {"numpy", "sklearn"},
     "store": {"numpy", "safetensors"},
-    "labels": set(),
+    "labels": {"numpy"},
     "catalog": {"numpy", "sqlalchemy"},
     "exporters": {"numpy", "onnx", "onnxruntime", "skl2onnx", "sklearn", "safetensors", "google"},
     "deep_learning": {"numpy", "PIL"},
@@ -144,7 +154,7 @@ import importlib.util
 if importlib.util.find_spec("camera_trap_al_service") is None:
     exec(open("tests/conftest.py", encoding="utf-8").read().replace("__file__", "'tests/conftest.py'"))
 import camera_trap_al_service.cli, camera_trap_al_service.daemon, camera_trap_al_service.init
-import camera_trap_al_service.reading, camera_trap_al_service.verbs, camera_trap_al_service.demo, camera_trap_al_service.doctor
+import camera_trap_al_service.checking, camera_trap_al_service.verbs, camera_trap_al_service.demo, camera_trap_al_service.doctor
 import camera_trap_al.loop, camera_trap_al.worker, camera_trap_al.jobs
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

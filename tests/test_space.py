@@ -109,6 +109,7 @@ import resource, sys
 from pathlib import Path
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.errors import DurableWriteError, in_words
+from camera_trap_al.labels.lines import SelectorLines
 from camera_trap_al.labels.timelapse import write_selector
 from camera_trap_al.store.journal import LabelJournal
 root = Path(sys.argv[1])
@@ -117,7 +118,7 @@ journal.append("close", {"round": 1})
 size = (root / "journal.jsonl").stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, size + 100))
 try:
-    write_selector(root / "selector.csv", [ImageKey("", f"{n}.JPG") for n in range(300)], ())
+    write_selector(root / "selector.csv", SelectorLines(ImageKey("", f"{n}.JPG") for n in range(300)), ())
 except OSError as error:
     print(in_words(error))
 try:

@@ -15,8 +15,8 @@ import pytest
 
 from camera_trap_al import worker as workers
 from camera_trap_al.attempt import Attempt, read_noted
-from camera_trap_al.config import Config
-from camera_trap_al.errors import ModelError, in_words
+from camera_trap_al.config import Config, build
+from camera_trap_al.errors import DivergedError, ModelError, in_words
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.lock import is_held
 from camera_trap_al.worker import Worker
@@ -25,7 +25,7 @@ from camera_trap_al.worker import Worker
 BEHAVIOURS = """
 import os, sys, time, threading
 import camera_trap_al.jobs as jobs, camera_trap_al.worker as worker
-from camera_trap_al.errors import ImagesOfflineError
+from camera_trap_al.errors import DivergedError, ImagesOfflineError
 from camera_trap_al.learn.settings import SAVED, Progress
 worker.STOP_ITSELF_S, worker.TELL_EVERY_S = 0.2, 0.0
 
@@ -39,6 +39,8 @@ def run_job(folder, config, job, tick, begin):
         os._exit(9)
     if job == "FAILS":
         raise OSError(28, "No space left on device", str(folder.models / "epoch.safetensors"))
+    if job == "DIVERGES":
+        raise DivergedError("The loss is no longer a number.", hint="Choose a smaller learning rate.")
     if job == "OFFLINE":
         raise ImagesOfflineError("The images do not answer.")
     while job == "BUSY":
@@ -159,6 +161,25 @@ def test_an_end_that_is_noted_is_no_death(worker: Worker, work: Any, job: str) -
         assert "disk is full" in text and "epoch.safetensors" in text and "goes on by itself" in text
 
 
+def test_what_diverged_rests_until_labels_or_settings_change(worker: Worker, work: Any) -> None:
+    text = attempt(worker, "DIVERGES")
+    assert "smaller learning rate. DIVERGES rests for 6 hours, or until labels or settings change" in text
+    assert worker.dead_jobs() == {"DIVERGES"} and not worker.deaths.get("DIVERGES")
+    work.history.taken["round1.csv"] = 9
+    assert worker.dead_jobs() == frozenset()
+
+
+def test_what_diverged_inline_rests_too(worker: Worker, work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverge(*_: Any) -> None:
+        raise DivergedError("The loss is no longer a number.")
+
+    monkeypatch.setattr("camera_trap_al.jobs.run_job", diverge)
+    work.config = build({"daemon.worker": "inline"}, "test")
+    with pytest.raises(DivergedError, match="TRAIN rests for 6 hours"):
+        worker.start("TRAIN", threading.Event())
+    assert worker.dead_jobs() == {"TRAIN"} and not is_held(work.folder.worker_lock)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("job", ["BUSY", "LOOPS"])
 def test_ten_minutes_without_anything_new_are_a_death(worker: Worker, job: str) -> None:
@@ -218,6 +239,18 @@ def test_a_worker_gives_way_at_its_next_save_only(worker: Worker, work: Any) -> 
     assert end_of(worker) == ("SAVES", "")
     noted = read_noted(work.folder.worker)
     assert noted is not None and noted.end == "gave way" and noted.commits >= 1 and worker.deaths == {}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32" or sys.version_info < (3, 11), reason="groups of processes, in one session")
+def test_a_worker_is_of_low_priority_within_the_session_of_its_daemon(worker: Worker) -> None:
+    worker.start("LOOPS", threading.Event())
+    until_it_says_something(worker)
+    assert worker._child is not None
+    pid = worker._child._process.pid
+    assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + 10
+    assert os.getsid(pid) == os.getsid(0), "each session has its share of the processor, whatever its priority"
+    assert os.getpgid(pid) == pid, "a Ctrl-C is for the daemon"
 
 
 @pytest.mark.slow

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from camera_trap_al.catalog.found import key_hash
-from camera_trap_al.core.seeds import seed_from
+from camera_trap_al.core.seeds import key_hash, seed_from
 from camera_trap_al.errors import UsageError
 from camera_trap_al.registry import did_you_mean
 from camera_trap_al.strategies import LabelledBlock, PoolBlock, strategies
@@ -207,6 +206,9 @@ class _EnvironmentPool:
     def classes(self) -> Sequence[str]:
         """The classes, in the order of the columns of `proba`."""
         return [self._environment.dataset.classes[c] for c in self._known]
+
+    def tick(self) -> None:
+        """Nothing ends a choice made in a script but an interrupt."""
 
     def unlabelled_blocks(self) -> Iterator[PoolBlock]:
         """Yield the unlabelled images, a block at a time."""

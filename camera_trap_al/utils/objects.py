@@ -18,6 +18,7 @@ from camera_trap_al.core.matching import ClassMatch, KnownClasses, KnownImages, 
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.errors import HELD, LabelFileError, UsageError
 from camera_trap_al.labels.inbox import BinFile
+from camera_trap_al.labels.lines import SelectorLines
 from camera_trap_al.labels.species_csv import read_species_csv
 from camera_trap_al.labels.timelapse import write_selector
 from camera_trap_al.layout import WorkFolder
@@ -102,7 +103,7 @@ class LabelRetriever:
         selected = [self._keys[index] for index in label_request]
         while True:
             try:
-                write_selector(Path(self.timelapse_selector_path), self._keys.values(), selected)
+                write_selector(Path(self.timelapse_selector_path), SelectorLines(self._keys.values()), selected)
                 break
             except OSError as error:
                 if error.errno not in HELD:

@@ -38,6 +38,8 @@ FIRST_TIME_S = 1_700_000_000
 NOW_S = 1_750_000_000.0
 OPTIONS = {
     **QUICK,
+    # Written when the clock decides, and worth nothing after a crash: test_pixel_cache.py.
+    "cache.max_gb": 0.0,
     "query.batch": 6,
     "train.min_labels": 6,
     "finetune.period": 8,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from camera_trap_al.layout import WorkFolder
-from camera_trap_al.store import embeddings, generations
+from camera_trap_al.store import generations, shards
 from camera_trap_al.store.journal import Line, read_journal
 
 TIMES = frozenset({"at", "time", "identity", "crc32", "placed_at"})
@@ -120,9 +120,9 @@ def _vectors(folder: WorkFolder) -> list[Any]:
     for number in generations.numbers(folder.embedding):
         place = generations.folder_of(folder.embedding, number)
         rows: dict[int, str] = {}
-        for name in embeddings.shard_names(place):
+        for name in shards.shard_names(place):
             vectors = np.load(place / f"{name}.npy", allow_pickle=False)
-            for row, vector in zip(embeddings.read_shard_facts(place, name).rows.tolist(), vectors, strict=True):
+            for row, vector in zip(shards.read_shard_facts(place, name).rows.tolist(), vectors, strict=True):
                 rows[row] = hashlib.sha256(vector.tobytes()).hexdigest()[:8]
         found.append([number, (generations.read_manifest(place) or {}).get("kept_back"), sorted(rows.items())])
     return found

@@ -17,6 +17,7 @@ import pytest
 
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.errors import FileHeldError
+from camera_trap_al.labels.lines import SelectorLines
 from camera_trap_al.labels.timelapse import Selector, write_selector
 from camera_trap_al.store import atomic
 
@@ -26,6 +27,7 @@ ROUNDS, IMAGES, ASKED = 60, 300, 5
 REWRITES = 1000
 VIOLATIONS, VIOLATED = 0.3, 100
 KEYS = [ImageKey(f"site {i % 3}", f"IMG_{i:04d}.JPG") for i in range(IMAGES)]
+LINES = SelectorLines(KEYS)
 # Reads two files 100 times a second until its input closes; prints how many reads there were, how many of them found a
 # part of a file or a mixture, how many nothing, and how often the system let nobody in.
 READER = f"""
@@ -77,7 +79,7 @@ def show(selector: Selector, round_: int) -> int:
     refused = 0
     while True:
         try:
-            selector.show(lambda: iter(KEYS), KEYS[first : first + ASKED], round_)
+            selector.show(lambda: LINES, KEYS[first : first + ASKED], round_)
             return refused
         except FileHeldError:
             refused += 1
@@ -97,7 +99,7 @@ def test_readers_see_whole_files_only(
     began = time.monotonic()
     for n in range(REWRITES * long):
         first = n % ROUNDS * ASKED
-        write_selector(selector.path, KEYS, KEYS[first : first + ASKED])
+        write_selector(selector.path, LINES, KEYS[first : first + ASKED])
     lasted = time.monotonic() - began
     reads, torn, missing, _ = readers.end()
     assert (torn, missing) == (0, 0)

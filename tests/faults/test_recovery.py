@@ -18,7 +18,7 @@ from camera_trap_al.core.records import ImageKey
 from camera_trap_al.facts import fit_digest, fit_rows
 from camera_trap_al.learn.classifier import fit_classifier, save_classifier
 from camera_trap_al.loop import Loop
-from camera_trap_al.store import atomic, embeddings, generations
+from camera_trap_al.store import atomic, embeddings, generations, shards
 from camera_trap_al.work import Work
 
 pytestmark = pytest.mark.faults
@@ -96,11 +96,11 @@ def embed_all(work: Work) -> None:
     left = rows[~work.vectors(learner.number).covers(rows)]
     mark = embeddings.made_by(work.folder.models, learner.number, work.catalog_id)
     rng = np.random.default_rng(4)
-    for start in range(0, len(left), embeddings.SHARD_ROWS):
-        part = left[start : start + embeddings.SHARD_ROWS]
+    for start in range(0, len(left), shards.SHARD_ROWS):
+        part = left[start : start + shards.SHARD_ROWS]
         vectors = rng.normal(size=(len(part), 8)).astype(np.float32)
         hashes = {int(row): f"{row:032x}" for row in part}
-        embeddings.write_shard(learner.folder, part, vectors, {}, mark, hashes=hashes)
+        shards.write_shard(learner.folder, part, vectors, {}, mark, hashes=hashes)
 
 
 def fit_some(work: Work) -> None:

@@ -15,6 +15,7 @@ import pytest
 from season import Season
 
 from camera_trap_al.config import aliases, build
+from camera_trap_al.config_file import read_work_config
 from camera_trap_al.engine import shared
 from camera_trap_al.errors import CameraTrapAlError, UsageError
 from camera_trap_al.jobs import run_job
@@ -22,7 +23,7 @@ from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.settings import Progress
 from camera_trap_al.store import generations
 from camera_trap_al.store.embeddings import read_scaler
-from camera_trap_al.work import Work, image_folders, read_work_config
+from camera_trap_al.work import Work, image_folders
 from camera_trap_al_service.init import init
 
 pytestmark = pytest.mark.slow
@@ -129,6 +130,8 @@ def test_use_checkpoints(new_season: Any) -> None:
 def test_num_workers() -> None:
     assert shared(processes=1)._turns._value == 1  # type: ignore[attr-defined]
     assert shared()._turns._value >= 1  # type: ignore[attr-defined]
+    for name in ("num_workers", "images.processes"):
+        assert build({name: "auto"}, "test") == build({name: 0}, "test")
 
 
 def test_output_dir_is_the_folder_named_at_init(scanned: Path) -> None:
@@ -158,7 +161,9 @@ def test_use_pretrained(learn: Any, scanned: Path, tmp_path: Path) -> None:
     # `tiny` has no weights to be had, so that asking for some says what can be done.
     assert learn(embedding_train_num_epochs=0, use_pretrained=False).model()["settings"]["arch"] == "tiny"
     with pytest.raises(CameraTrapAlError, match="(?i)weights"):
-        learn(embedding_train_num_epochs=0, embedding_arch="mobilenet_v3_small", embedding_weights=str(tmp_path / "none"))
+        learn(
+            embedding_train_num_epochs=0, embedding_arch="mobilenet_v3_small", embedding_weights=str(tmp_path / "none")
+        )
 
 
 def test_embedding_arch(learn: Any) -> None:
@@ -216,7 +221,9 @@ def test_embedding_train_num_epochs(learn: Any) -> None:
 def test_embedding_train_lr(learn: Any) -> None:
     still = learn(embedding_train_lr=0.0, embedding_train_weight_decay=0.0)
     assert differs(learn(), still)
-    assert not differs(still, learn(embedding_train_lr=0.0, embedding_train_weight_decay=0.0, feat_dim=8, active_batch=3))
+    assert not differs(
+        still, learn(embedding_train_lr=0.0, embedding_train_weight_decay=0.0, feat_dim=8, active_batch=3)
+    )
 
 
 def test_embedding_train_weight_decay(learn: Any) -> None:
@@ -263,3 +270,11 @@ def test_embedding_finetuning_period(new_season: Any, period: int, models: int) 
     season.person()()
     season.run()
     assert len(generations.numbers(season.work / "models")) == models
+
+
+def test_finetune_layers(learn: Any) -> None:
+    both = learn(FINETUNED), learn(FINETUNED, **{"finetune.layers": "last"})
+    assert not differs(*both, number=1) and differs(*both, number=2)
+    before, after = both[1].weights(1), both[1].weights(2)
+    changed = {name.partition(".")[0] for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == {"head"}, "what comes before the last layer stays as it is"

@@ -10,6 +10,7 @@ import pytest
 from camera_trap_al.core.steps import JOBS, STEPS, Facts, next_job, next_step
 
 LOSS = 0.3
+FIRST = 4
 STEP_NAMES = list(dict.fromkeys(rule.name for rule in STEPS if rule.name != "WAITING"))
 JOB_NAMES = [rule.name for rule in JOBS]
 AGAIN = "CATALOGUING again"
@@ -51,6 +52,9 @@ class World:
         learner = self.learners[-1] if self.learners else 0
         newest = len(self.models)
         fit = f"{learner}/{self.labelled}" if learner and self.labelled else ""
+        # Labelled images are embedded first, so what is covered begins with what was asked for.
+        left = self.pool - self.asked
+        askable = min(left, max(0, self.covered[learner] - self.asked)) if learner else left
         facts = Facts(
             scanned=self.scanned,
             unregistered=not self.registered,
@@ -65,7 +69,8 @@ class World:
             fittable=bool(fit),
             fit=fit,
             fitted=self.fitted,
-            askable=self.pool - self.asked,
+            askable=askable,
+            coming=left - askable,
             checkpoint=self.checkpoint,
             validated=self.checkpoint,
             evaluated=self.evaluated,
@@ -138,10 +143,12 @@ class World:
             self.new_since_model = self.labelled
         elif job == "EMBED_NEXT":
             self.learners.append(facts.candidate)
-            self.covered[facts.candidate] = max(self.pool // 2, self.covered.get(facts.learner, 0))
+            has_now = self.covered.get(facts.learner, 0)
+            self.covered[facts.candidate] = max(min(self.pool, self.labelled + FIRST), has_now)
             self.shards += 1
         else:
-            self.covered[facts.learner] = self.pool
+            # A shard at a time, each as large as all before it; then the job is killed or gives way.
+            self.covered[facts.learner] = min(self.pool, max(self.labelled, 2 * self.covered[facts.learner]))
             self.shards += 1
 
     def is_stuck(self) -> bool:
@@ -201,10 +208,12 @@ def check_ends(world: World) -> None:
         assert len(world.requests) == 1 and world.learners
         return
     assert world.labels == set(world.files), "a label file was not taken"
-    assert world.asked == world.labelled == world.pool, f"{failing}: a round did not close"
+    assert world.asked == world.labelled, f"{failing}: a round did not close"
+    # Without EMBED all that has a vector is asked for, and no more.
+    assert not facts.askable and (world.asked == world.pool or failing == "EMBED" and facts.coming)
     assert world.mark == len(world.journal)
     assert failing == "ANSWERING" or world.receipts == set(world.files)
-    assert failing == "FINISHED" or world.placed == "finished"
+    assert failing == "FINISHED" or facts.coming or world.placed == "finished"
     if failing in ("nothing", "random kills"):
         level = (facts.checkpoint, facts.evaluated, facts.exported, facts.reported)
         assert len(set(level)) == 1 and facts.checkpoint > 0 and facts.fitted == facts.fit
@@ -216,6 +225,22 @@ def test_labels_are_made_safe_before_anything_is_computed() -> None:
         scanned=True, untaken=("a.csv",), fittable=True, fit="x", askable=5, checkpoint=1, job="TRAIN"
     )
     assert next_step(everything_due) == ("TAKING_LABELS", "a.csv")
+
+
+def test_the_first_learner_is_not_held_up_by_labels_and_the_rest_of_the_pool_waits_for_a_training() -> None:
+    labelled = Facts(
+        newest=1, untrained=True, trainable=True, train_epochs=5, finetune_epochs=1, period=1, new_labels=9
+    )
+    assert next_job(replace(labelled, candidate=1)) == "EMBED_NEXT"
+    assert next_job(replace(labelled, learner=1, uncovered=97_952)) == "TRAIN"
+    assert next_job(replace(labelled, learner=1, uncovered=97_952, trainable=False)) == "EMBED"
+    assert next_job(replace(labelled, learner=1, uncovered=97_952), {"TRAIN"}) == "EMBED"
+
+
+def test_what_is_not_embedded_yet_does_not_end_the_season() -> None:
+    facts = Facts(scanned=True, learner=1, coming=97_952, uncovered=97_952, worker=True, listed=(0, 0))
+    assert next_step(facts).name == "WAITING"
+    assert next_step(replace(facts, coming=0)).name == "FINISHED"
 
 
 def test_a_resting_label_file_does_not_hold_up_its_neighbour() -> None:

@@ -120,7 +120,14 @@ def test_relocate_names_the_new_places(season: Season, way: Any, capsys: Any) ->
         shutil.move(season.root / kind, new / kind)
     config = season.work / "config.toml"
     config.write_bytes(config.read_bytes().replace(b"\n", b"\r\n") + b"# a note of mine\r\n")
-    folders = ["--unlabelled", str(new / "pool"), "--train", str(new / "train"), "--validation", str(new / "validation")]
+    folders = [
+        "--unlabelled",
+        str(new / "pool"),
+        "--train",
+        str(new / "train"),
+        "--validation",
+        str(new / "validation"),
+    ]
     assert way(season, lambda: main(["relocate", str(season.work), *folders])) == 0
     assert b"# a note of mine\r\n" in config.read_bytes()
     work = Work.open(season.work)
@@ -255,8 +262,6 @@ def test_files_of_one_round_that_disagree_are_listed(season: Season) -> None:
     assert [r["what"] for r in receipt(season, "ann.csv")["remarks"]] == ["overruled"]
     assert [r["what"] for r in receipt(season, "ben.csv")["remarks"]] == ["overrules"]
     assert {row["was"] for row in receipt(season, "ben.csv")["accepted"]} == {"red", None}
-
-
 
 
 def test_answers_for_which_nobody_waits_are_removed_with_the_next_wish(season: Season) -> None:

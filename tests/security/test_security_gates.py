@@ -14,7 +14,18 @@ from source_code import FILES, ROOT, nodes
 from camera_trap_al.errors import EXIT_DAMAGED, EXIT_LOCKED, EXIT_USAGE
 
 UNIT = ROOT / "service" / "camera-trap-al.service"
-FORBIDDEN_MODULES = {"pickle", "cPickle", "joblib", "dill", "cloudpickle", "shelve", "marshal", "skops", "yaml", "jinja2"}
+FORBIDDEN_MODULES = {
+    "pickle",
+    "cPickle",
+    "joblib",
+    "dill",
+    "cloudpickle",
+    "shelve",
+    "marshal",
+    "skops",
+    "yaml",
+    "jinja2",
+}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.startfile", "tempfile.mktemp"}
 
 
@@ -43,8 +54,17 @@ def problems(nodes: Iterable[ast.AST]) -> list[str]:
         is_bad |= name in ("np.save", "numpy.save") and given.get("allow_pickle") != "False"
         is_bad |= name == "Image.open" and "formats" not in given
         is_bad |= given.get("shell", "False") != "False"
-        is_bad |= name.startswith("subprocess.") and bool(call.args) and isinstance(call.args[0], ast.Constant | ast.JoinedStr)
-        is_bad |= last in ("extractall", "unpack_archive", "load_external_data_for_model", "register_custom_ops_library")
+        is_bad |= (
+            name.startswith("subprocess.")
+            and bool(call.args)
+            and isinstance(call.args[0], ast.Constant | ast.JoinedStr)
+        )
+        is_bad |= last in (
+            "extractall",
+            "unpack_archive",
+            "load_external_data_for_model",
+            "register_custom_ops_library",
+        )
         if is_bad:
             found.append(f"{call.lineno}: {ast.unparse(call)[:80]}")
     return found
@@ -79,10 +99,7 @@ def test_the_gate_sees_what_it_is_there_for(line: str) -> None:
 
 def test_onnx_is_opened_at_one_place_which_switches_telemetry_off() -> None:
     opens = [
-        path.name
-        for path in FILES
-        for name, _ in calls(nodes(path))
-        if name.rpartition(".")[2] == "InferenceSession"
+        path.name for path in FILES for name, _ in calls(nodes(path)) if name.rpartition(".")[2] == "InferenceSession"
     ]
     assert opens == ["onnx_files.py"]
 

@@ -82,7 +82,9 @@ def test_files_of_ours_that_are_links_are_replaced_and_not_followed(work: Path) 
     assert "precious" not in (work / "data" / "labels.csv").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["intake", "new_labels_bin", "data", "export", "models", "embedding", "reports", "log"])
+@pytest.mark.parametrize(
+    "name", ["intake", "new_labels_bin", "data", "export", "models", "embedding", "reports", "log"]
+)
 def test_a_folder_of_ours_that_is_a_link_is_refused_in_words(work: Path, name: str) -> None:
     shutil.rmtree(work / name, ignore_errors=True)
     (work / name).symlink_to(work.parent / "outside" / "folder")

@@ -45,7 +45,11 @@ def test_planted_pickles_in_a_work_folder_are_never_read(tmp_path: Path, proof: 
     bomb = pickle.dumps(Bomb(proof))
     for name in ("classifier.pkl", "data/scaler.pkl", "models/gen-000001/classifier.joblib", "checkpoints/model.pt"):
         (work / name).write_bytes(bomb)
-    for name in ("models/gen-000001/model.pt", "export/embedding_model_weights.pt", "checkpoints/gen-000001/x.safetensors"):
+    for name in (
+        "models/gen-000001/model.pt",
+        "export/embedding_model_weights.pt",
+        "checkpoints/gen-000001/x.safetensors",
+    ):
         (work / name).write_bytes(bomb)
     (scaler,) = work.glob("embedding/*/scaler.npy")
     scaler.write_bytes(pickled_array(proof))
@@ -118,7 +122,9 @@ def test_onnx_that_takes_numbers_from_other_files_is_refused(where: str, locatio
         parse(data, "embedding.onnx")
 
 
-@pytest.mark.parametrize("data", [b"\x0a", b"\xff" * 40, b"<html>", b"PK\x03\x04" + bytes(40), b"\x3a\x05\x0a\xff\xff\xff\x7f"])
+@pytest.mark.parametrize(
+    "data", [b"\x0a", b"\xff" * 40, b"<html>", b"PK\x03\x04" + bytes(40), b"\x3a\x05\x0a\xff\xff\xff\x7f"]
+)
 def test_what_is_no_onnx_is_refused(data: bytes) -> None:
     with pytest.raises(ModelError):
         check_self_contained(data, "model.onnx")

@@ -18,7 +18,19 @@ from camera_trap_al_service.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITES = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND")
-CHANGES = {"unlink", "unlinkat", "rename", "renameat", "renameat2", "mkdir", "mkdirat", "rmdir", "truncate", "link", "symlink"}
+CHANGES = {
+    "unlink",
+    "unlinkat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "mkdir",
+    "mkdirat",
+    "rmdir",
+    "truncate",
+    "link",
+    "symlink",
+}
 CHANGES |= {"chmod", "fchmodat", "chown", "fchownat", "utimensat", "linkat", "symlinkat", "mknod", "mknodat", "creat"}
 ELSEWHERE = ("/dev/", "/proc/", "/sys/")
 
@@ -26,7 +38,9 @@ ELSEWHERE = ("/dev/", "/proc/", "/sys/")
 def users_files(work: Path) -> dict[str, str]:
     """Return the files that belong to people."""
     labels = {f"bin/{name}": sha for name, sha in contents(work / "new_labels_bin").items() if name.endswith(".csv")}
-    return labels | contents(work.parent / "pool") | contents(work.parent / "train") | contents(work.parent / "validation")
+    return (
+        labels | contents(work.parent / "pool") | contents(work.parent / "train") | contents(work.parent / "validation")
+    )
 
 
 @pytest.mark.slow
@@ -96,7 +110,11 @@ def test_the_system_sees_no_write_outside_our_own_names(tmp_path: Path) -> None:
         call = re.match(r"\d+ +([a-z0-9]+)\(", line)
         if call and call[1] in ("connect", "sendto") and "AF_INET" in line:
             outside.append(line)
-        if not call or " = -1 " in line or not (call[1] in CHANGES or call[1].startswith("open") and WRITES.search(line)):
+        if (
+            not call
+            or " = -1 " in line
+            or not (call[1] in CHANGES or call[1].startswith("open") and WRITES.search(line))
+        ):
             continue
         paths = re.findall(r'"((?:[^"\\]|\\.)*)"', line)
         seen += 1

@@ -18,7 +18,15 @@ from camera_trap_al_service.cli import main
 from camera_trap_al_service.init import init
 
 DEEP = b'{"schema": "receipt/1", "rejected": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
-GOOD = {"schema": "receipt/1", "file": "labels.csv", "sha256": "0" * 64, "mtime_ns": 1, "seq": 1, "time": "x", "verdict": "x"}
+GOOD = {
+    "schema": "receipt/1",
+    "file": "labels.csv",
+    "sha256": "0" * 64,
+    "mtime_ns": 1,
+    "seq": 1,
+    "time": "x",
+    "verdict": "x",
+}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +107,9 @@ def test_a_linked_configuration_is_read_and_never_written_through(tmp_path: Path
     before = target.read_bytes()
     (tmp_path / "pool").rename(tmp_path / "moved")
     assert main(["relocate", str(work), "--unlabelled", str(tmp_path / "moved")]) == 0
-    assert target.read_bytes() == before and str(tmp_path / "moved") in (work / "config.toml").read_text(encoding="utf-8")
+    assert target.read_bytes() == before and str(tmp_path / "moved") in (work / "config.toml").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_work_folder_in_the_image_root_is_left_out_of_the_search(tmp_path: Path, no_torch: None) -> None:

@@ -12,14 +12,16 @@ import pytest
 from fake_model import make_source, save_picture
 from hypothesis import given
 from hypothesis import strategies as st
+from made_predictions import predictions
 from small_world import answer, contents, make_world, run
 
 from camera_trap_al.core.matching import KnownClasses
-from camera_trap_al.core.records import ImageKey, Prediction
+from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.spreadsheets import is_safe_name, safe_cell, unguarded
 from camera_trap_al.errors import LabelFileError
 from camera_trap_al.exporters import exporters
 from camera_trap_al.labels import timelapse
+from camera_trap_al.labels.lines import LabelLines, SelectorLines
 from camera_trap_al.labels.receipts import report_text
 from camera_trap_al.labels.species_csv import read_species_csv
 from camera_trap_al.learn.evaluate import evaluate, write_results
@@ -46,8 +48,9 @@ def test_free_text_never_starts_a_formula_and_can_be_had_back(text: str) -> None
 @pytest.mark.parametrize("species", FORMULAS)
 def test_a_class_is_free_text_in_every_csv(tmp_path: Path, species: str) -> None:
     key = ImageKey('site, "A"\n\'', "+1.jpg")
-    timelapse.write_labels(tmp_path / "labels.csv", [key], lambda key: species)
-    timelapse.write_predictions(tmp_path / "predictions.csv", {key: Prediction(species, 0.5)})
+    listed, said = SelectorLines([key]), predictions({key: (species, 0.5)})
+    timelapse.write_labels(tmp_path / "labels.csv", LabelLines([key]), {key: species})
+    timelapse.write_predictions(tmp_path / "predictions.csv", listed, said)
     timelapse.write_problems(tmp_path / "problems.csv", ["path", "text"], [[key.path, species]])
     for name, places in {"labels.csv": (1,), "predictions.csv": (2,), "problems.csv": (0, 1)}.items():
         header, row = rows_of(tmp_path / name)
@@ -61,9 +64,10 @@ def test_a_class_is_free_text_in_every_csv(tmp_path: Path, species: str) -> None
 )
 def test_keys_are_written_as_they_are(tmp_path: Path, name: str) -> None:
     key = ImageKey("", name)
-    timelapse.write_selector(tmp_path / "s.csv", [key], [key])
-    timelapse.write_labels(tmp_path / "l.csv", [key], lambda key: None)
-    timelapse.write_predictions(tmp_path / "p.csv", {key: Prediction("deer", 1.0)})
+    listed = SelectorLines([key])
+    timelapse.write_selector(tmp_path / "s.csv", listed, [key])
+    timelapse.write_labels(tmp_path / "l.csv", LabelLines([key]), {})
+    timelapse.write_predictions(tmp_path / "p.csv", listed, predictions({key: ("deer", 1.0)}))
     assert rows_of(tmp_path / "s.csv")[1] == [name, "", "true"]
     assert rows_of(tmp_path / "l.csv")[1] == [name, "unlabelled"]
     assert rows_of(tmp_path / "p.csv")[1] == [name, "", "deer", "1.000"]

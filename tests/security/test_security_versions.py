@@ -69,7 +69,9 @@ def test_what_a_newer_version_wrote_is_refused_and_left_as_it_is(
     said = capsys.readouterr().err
     assert "newer" in said and "nstall" in said and str(work) in said
     ours = ("lease.json", "daemon.lock", "data/journal.jsonl")
-    assert {k: v for k, v in contents(work).items() if k not in ours} == {k: v for k, v in before.items() if k not in ours}
+    assert {k: v for k, v in contents(work).items() if k not in ours} == {
+        k: v for k, v in before.items() if k not in ours
+    }
     assert contents(work)["data/journal.jsonl"] == before["data/journal.jsonl"]
 
 

@@ -11,10 +11,10 @@ from unittest.mock import Mock
 import pytest
 from doctor_world import World, is_well, only
 
+from camera_trap_al.config_file import read_work_config
 from camera_trap_al.engine import Decoders
 from camera_trap_al.errors import ImageUnreadableError
 from camera_trap_al.lock import DaemonLock
-from camera_trap_al.work import read_work_config
 from camera_trap_al_service import doctor as frame
 from camera_trap_al_service import doctor_gpu, doctor_machine, doctor_work
 from camera_trap_al_service.cli import main

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,21 @@ def test_it_says_what_it_found_and_makes_work_folder_and_template(
     species = template.field("Species")
     assert species is not None and species.choices == ("fox", "leer", "Élan", "unsure")
     assert {f.data_label for f in template.fields} >= {"Selected", "Prediction", "Confidence", "Confirmed", "Count"}
+
+
+def test_it_says_what_embedding_again_costs_where_the_decoded_images_do_not_fit(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert init(place) == 0
+    assert "There is room for" not in capsys.readouterr().out
+    shutil.rmtree(place / "work")
+    assert init(place, "-o", "cache.max_gb=0.0006") == 0
+    said = capsys.readouterr().out
+    assert "There is room for 3 of them decoded" in said and "With cache.px = 176 it holds all of them" in said
+    shutil.rmtree(place / "work")
+    assert init(place, "-o", "cache.max_gb=0") == 0
+    said = capsys.readouterr().out
+    assert "There is room for 0 of them decoded" in said and "cache.px" not in said
 
 
 def test_a_template_that_is_there_is_not_touched(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,5 +81,7 @@ told.close()
 time.sleep(1)
 print("went on")
 """
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
     assert run.stdout == "went on\n", run.stderr
