@@ -1,0 +1,222 @@
+"""S4, S5 and S9: a round, alone and beside a training; and the largest files of a round."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import plain
+from benchmarks.beside import SETTLE_S, daemon, learner_of, turnaround_s, wait_for
+from benchmarks.figures import Figure, Run, rows
+from benchmarks.made_up import MadeUp, made_up_work
+from camera_trap_al.catalog.found import POOL as POOL_ROOT
+from camera_trap_al.catalog.found import Found, Seen
+from camera_trap_al.core.records import ImageKey
+from camera_trap_al.layout import WorkFolder
+from camera_trap_al.loop import Loop
+from camera_trap_al.rounds import selector_lines
+from camera_trap_al.store import embeddings, generations
+from camera_trap_al.store.shards import write_shard
+from camera_trap_al.work import Work
+
+POOL, LABELS, ASKED, CLASSES = 100_000, 5_000, 100, 20
+ROUNDS = 7
+MOST_S, MOST_BESIDE_S, FACTOR = 5.0, 15.0, 20.0
+FEW, ROUNDS_OF_FEW = 1_000, 3
+REEMBEDDED = 2_000
+PX = 128  # pixels of a side: an epoch takes a minute rather than four
+MILLION, BLOCK = 1_000_000, 10_000
+TAKING_IN = frozenset({"REGISTERING", "PROJECTING", "TAKING_LABELS", "ANSWERING"})
+STABLE = f"stable: unchanged for {SETTLE_S:g} s (labels.settle_s), which is not counted"
+
+
+@rows.register("S4")
+def turnaround(run: Run) -> Iterator[Figure]:
+    """Measure rounds of the running program with few labels, as many as the plain reference has time for, and with all."""
+    n, few, many = (1_000, 40, 100) if run.tiny else (POOL, FEW, LABELS)
+    made = made_up_work(
+        run.folder / "made", n, n_labels=few, n_classes=CLASSES, options={"labels.unrequested": "accept"}
+    )
+    more = _file_of_labels(made, max(many - few - (2 + ROUNDS_OF_FEW) * ASKED, 1))
+    with daemon(made.work) as process:
+        with_few = turnarounds(made, process, 2 if run.tiny else ROUNDS_OF_FEW)
+        os.replace(more, WorkFolder.at(made.work).bin / "more.csv")
+        with_many = turnarounds(made, process, 2 if run.tiny else ROUNDS)
+    n_plain = many if run.long else few
+    theirs = _plainly(run.folder / "plain", made, n_plain)
+    sizes = f"pool of {n}, {CLASSES} classes, {ASKED} labels more each round"
+    text = "turnaround: label file stable → next selector, {} labels"
+    note = f"{sizes}; {_spread(with_many)}; {STABLE}"
+    yield Figure(text.format(many), statistics.median(with_many), "s", most=MOST_S, note=note)
+    ours = statistics.median(with_many if run.long else with_few)
+    parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in theirs.parts.items())
+    note = f"{sizes}; {_spread(with_many if run.long else with_few)}; the plain reference: {parts}"
+    yield Figure(f"{text.format(n_plain)}, like it", ours, "s", note=note, reference=theirs.seconds)
+    note = f"both with {n_plain} labels, of which its perceptron needs a minute to learn" if not run.long else ""
+    text = f"times faster than the plain reference, {n_plain} labels"
+    yield Figure(text, theirs.seconds / ours, "×", least=FACTOR, note=note)
+
+
+@rows.register("S5")
+def beside_training(run: Run) -> Iterator[Figure]:
+    """Measure rounds while a worker fine-tunes ResNet18, and while it embeds 2,000 images with what came of it."""
+    options = {"finetune.epochs": 1, "finetune.period": ASKED, "cache.px": PX}
+    n, rounds = (2_000, 2) if run.tiny else (POOL, ROUNDS)
+    arch = "tiny" if run.tiny else "resnet18"
+    n_labels = 200 if run.tiny else LABELS - ASKED
+    made = made_up_work(run.folder / "made", n, n_labels=n_labels, n_classes=CLASSES, options=options, arch=arch)
+    folder = WorkFolder.at(made.work)
+    with daemon(made.work) as process:
+        turnaround_s(made, process)  # the classifier is fitted first; then enough labels are there for a fine-tune
+        tuning = _while(made, process, lambda: 2 not in generations.numbers(folder.models), rounds)
+    embedded = min(REEMBEDDED, n // 2)
+    _embed_all_but(made, embedded)
+    with daemon(made.work) as process:
+        embedding = _while(made, process, lambda: learner_of(folder) < 2, rounds)
+    sizes = f"pool of {n}, {n_labels} labels, {arch} on images of {PX} pixels"
+    for what, seconds in (("a fine-tune", tuning), (f"a re-embedding of {embedded} images", embedding)):
+        note = f"{sizes}; {_spread(seconds)}; {STABLE}"
+        yield Figure(
+            f"turnaround beside {what}, median", statistics.median(seconds), "s", most=MOST_BESIDE_S, note=note
+        )
+    yield Figure("fine-tunes that finished and became current", float(learner_of(folder) >= 2), "", least=1.0)
+
+
+def _while(made: MadeUp, process: subprocess.Popen[bytes], goes_on: Callable[[], bool], n: int) -> list[float]:
+    """Return the seconds of the first `n` rounds that began while something went on beside them; wait for its end."""
+    seconds: list[float] = []
+    while goes_on() and len(seconds) < n:
+        seconds.append(turnaround_s(made, process))
+    wait_for(lambda: not goes_on(), "the end of the worker's job", process)
+    return seconds or [float("nan")]
+
+
+def _embed_all_but(made: MadeUp, n: int) -> None:
+    """Write made-up embeddings of the newest model for all images but `n`; what a worker began with counts."""
+    work = Work.open(made.work)
+    try:
+        number, rows_ = max(generations.numbers(work.folder.models)), work.catalog.live_rows(POOL_ROOT)
+        folder = generations.folder_of(work.folder.embedding, number)
+        mark = embeddings.made_by(work.folder.models, number, work.catalog_id)
+        covered = embeddings.Vectors(folder, mark).covers(rows_)
+        left = rows_[~covered][n:]
+        rng = np.random.default_rng(7)
+        for start in range(0, len(left), embeddings.SHARD_ROWS):
+            part = left[start : start + embeddings.SHARD_ROWS]
+            vectors = rng.standard_normal((len(part), work.config.embedding.feat_dim), dtype=np.float32)
+            write_shard(folder, part, vectors, {}, mark)
+    finally:
+        work.close()
+
+
+def turnarounds(made: MadeUp, process: subprocess.Popen[bytes], n: int = ROUNDS) -> list[float]:
+    """Return the seconds of `n` rounds of the running program, after a first one that is not counted."""
+    return [turnaround_s(made, process) for _ in range(1 + n)][1:]
+
+
+def _spread(seconds: list[float]) -> str:
+    return f"median of {len(seconds)} rounds, {min(seconds):.1f} to {max(seconds):.1f} s"
+
+
+def _file_of_labels(made: MadeUp, n: int) -> Path:
+    """Write a label file of `n` images that were never asked for, beside the work folder; return where it is."""
+    work = Work.open(made.work)
+    try:
+        keys = work.catalog.keys_of(work.catalog.askable()[0][:n].tolist())
+    finally:
+        work.close()
+    lines = [f"{key.file},{key.relative_path},{made.label_of(key)}" for key in keys]
+    path = made.work.with_name("more.csv")
+    path.write_bytes("\r\n".join(["File,RelativePath,Species", *lines, ""]).encode("utf-8"))
+    return path
+
+
+def _plainly(folder: Path, made: MadeUp, n_labels: int) -> plain.Turnaround:
+    """Let the plain reference make a round on the vectors and labels of a work folder."""
+    folder.mkdir()
+    work = Work.open(made.work)
+    try:
+        labelled, species = work.catalog.labelled()
+        rows_, _ = work.catalog.askable()
+        learner = work.learner()
+        assert learner is not None
+        n_labels = min(n_labels, len(labelled))
+        every = np.concatenate([labelled[:n_labels], rows_])
+        vectors = work.vectors(learner.number).read(every)
+    finally:
+        work.close()
+    return plain.turnaround(
+        folder, vectors, list(range(n_labels)), species[:n_labels], n_asked=min(ASKED, n_labels // 2)
+    )
+
+
+@rows.register("S9")
+def largest_files(run: Run) -> Iterator[Figure]:
+    """Measure the selector of a million images, and a label file that has a row for each of them."""
+    n = 2_000 if run.tiny else MILLION
+    made = _catalogue_only(run.folder, n)
+    work = Work.open(made.work)
+    try:
+        started = time.perf_counter()
+        work.selector.show(lambda: selector_lines(work), [_key(i) for i in range(0, n, n // ASKED)], 1)
+        first = time.perf_counter() - started
+        started = time.perf_counter()
+        work.selector.show(lambda: selector_lines(work), [_key(i) for i in range(1, n, n // ASKED)], 2)
+        again = time.perf_counter() - started
+        note = (
+            f"{work.folder.selector.stat().st_size / 1e6:.0f} MB; in the next round, of the same images: {again:.2f} s"
+        )
+        yield Figure(f"selector of {n} images, with label_request.json", first, "s", most=10.0, note=note)
+        with (work.folder.bin / "all.csv").open("w", encoding="utf-8", newline="") as file:
+            file.write("RootFolder,File,RelativePath,DateTime,Selected,Species,Note\r\n")
+            for key in map(_key, range(n)):
+                row = f"{key.file},{key.relative_path},2026-01-01 00:00:00,true,{made.label_of(key)}"
+                file.write(f"Root,{row},\r\n")
+        started = time.perf_counter()
+        Loop(work).run(until=lambda facts, step: step.name not in TAKING_IN)
+        seconds = time.perf_counter() - started
+        receipt = json.loads((work.folder.bin / "all.csv.receipt.json").read_text(encoding="utf-8"))
+        assert receipt["counts"]["accepted"] == n and work.catalog.mark == work.journal.end
+    finally:
+        work.close()
+    note = "read, checked, journalled, projected, receipt written"
+    yield Figure(f"label file of {n} rows taken in", seconds, "s", most=30.0, note=note)
+    if peak := _peak_mb():
+        yield Figure("memory of both, at most", peak, "MB", note="of the whole process")
+
+
+def _catalogue_only(folder: Path, n: int) -> MadeUp:
+    """Make a work folder whose catalogue knows one image that is there, and `n` that are nowhere."""
+    options = {"labels.unrequested": "accept", "labels.settle_s": 0.0, "query.first": "wait"}
+    made = made_up_work(folder / "made", 1, n_classes=CLASSES, options=options, learner=False)
+    work = Work.open(made.work)
+    seen = Seen()
+    try:
+        for start in range(0, n, BLOCK):
+            found = [Found(_key(i).path, 1, 1) for i in range(start, min(start + BLOCK, n))]
+            work.catalog.add_found(POOL_ROOT, found, 2, seen)
+        work.catalog.end_scan(2, seen, [POOL_ROOT], {}, elapsed_s=0.0)
+    finally:
+        work.close()
+    return made
+
+
+def _key(i: int) -> ImageKey:
+    return ImageKey(f"site {i // BLOCK:03d}/card 1", f"IMG_{i:07d}.JPG")
+
+
+def _peak_mb() -> float:
+    """Return the most memory that this process ever held, 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
