@@ -41,7 +41,7 @@ def embed_next(job: Job) -> None:
     require_space_for_next(job.folder.embedding, job.config.daemon.min_free_mb)
     _embed(job, newest, folder, rows)
     vectors = Vectors(folder, job.mark(newest.number))
-    readable = rows[~np.isin(rows, np.array(sorted(vectors.unreadable), dtype=np.int64))]
+    readable = rows[vectors.usable(rows)]
     if len(readable) == 0:
         raise ModelError("None of the images can be read.", hint="See data/quarantine.csv.")
     scaler = embeddings.fit_scaler(vectors.blocks(readable), normalize=job.config.embedding.normalize)
@@ -70,11 +70,14 @@ def embed_uncovered(job: Job) -> None:
 def _needed_rows(job: Job, current: Vectors | None) -> RowArray:
     """Return the rows that a candidate must embed: all that the current learner has, or enough for a first one."""
     order = job.rows_in_order()
+    if current is None and len(order) <= 2 * FIRST_ROWS:
+        return order
     is_labelled = np.isin(order, job.catalog.labelled()[0])
     if current is not None:
         return order[current.covers(order) | is_labelled]
     askable = order[np.isin(order, job.catalog.askable()[0])]
-    return np.concatenate([order[is_labelled][:FIRST_ROWS], askable[:FIRST_ROWS]])
+    first = np.concatenate([order[is_labelled][:FIRST_ROWS], askable[:FIRST_ROWS]])
+    return first if len(first) else order[:FIRST_ROWS]
 
 
 def _embed(job: Job, model: generations.Generation, folder: Path, rows: RowArray) -> None:
@@ -123,8 +126,8 @@ def _verdict(job: Job, current: generations.Generation | None, candidate: Vector
     now = Vectors(current.folder, job.mark(current.number), embeddings.read_scaler(current.folder))
     rows, truth = job.catalog.validation()
     labelled, species = job.catalog.labelled()
-    usable = candidate.covers(labelled) & now.covers(labelled)
-    measured = candidate.covers(rows) & now.covers(rows)
+    usable = candidate.usable(labelled) & now.usable(labelled)
+    measured = candidate.usable(rows) & now.usable(rows)
     names = [s for s, good in zip(species, usable, strict=True) if good]
     if not measured.any() or len(set(names)) < 2:
         return promoted

@@ -15,11 +15,11 @@ from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.core.matching import class_name_problem, folded
 from camera_trap_al.core.steps import Facts, next_job
 from camera_trap_al.lock import is_held
-from camera_trap_al.store import embeddings, generations, shards
+from camera_trap_al.store import embeddings, generations
 from camera_trap_al.store.json_files import read_object
 from camera_trap_al.taking import bin_files
 from camera_trap_al.wishes import pending
-from camera_trap_al.work import Work, is_online
+from camera_trap_al.work import Work, all_shards, is_online
 
 REPORT_ROWS = 100_000
 RESCAN_AWAY_S = 60.0
@@ -114,7 +114,7 @@ def fit_rows(work: Work, learner: int) -> tuple[embeddings.RowArray, list[str]]:
     """Return the labelled rows that a learner has embedded, in the order of their key hashes, and their species."""
     rows, species = work.cached("labelled", work.catalog.pool_stamp, work.catalog.labelled)
     classes = set(work.history.classes)
-    usable = work.vectors(learner).covers(rows) & np.array([name in classes for name in species], dtype=bool)
+    usable = work.vectors(learner).usable(rows) & np.array([name in classes for name in species], dtype=bool)
     return rows[usable], [name for name, good in zip(species, usable, strict=True) if good]
 
 
@@ -140,12 +140,13 @@ def _round_facts(work: Work, facts: Facts, rounds_left: float) -> Facts:
     open_round = work.history.open_round(work.config.query.min_answered)
     stamp = work.catalog.pool_stamp
     rows, _ = work.cached("askable", stamp, work.catalog.askable)
-    askable, coming = len(rows), 0
+    askable, coming, starved = len(rows), 0, False
     if facts.learner:
         vectors = work.vectors(facts.learner)
         covered_stamp = (*stamp, facts.learner, vectors.changes)
-        covered = work.cached("covered", covered_stamp, lambda: int(vectors.covers(rows).sum()))
+        covered = work.cached("covered", covered_stamp, lambda: int(vectors.usable(rows).sum()))
         askable, coming = covered, len(rows) - covered
+        starved = coming > 0 and not askable and facts.uncovered > 0 and rounds_left > 0
     if work.config.query.first == "wait" and not facts.checkpoint:
         askable, coming = 0, askable + coming
     if rounds_left <= 0:
@@ -161,6 +162,7 @@ def _round_facts(work: Work, facts: Facts, rounds_left: float) -> Facts:
         shown=work.selector.shown(),
         askable=askable,
         coming=coming,
+        starved=starved,
         budget=budget - spent if budget else float("inf"),
     )
 
@@ -202,12 +204,7 @@ def _json(path: Any) -> dict[str, Any]:
 def pending_shards(work: Work) -> list[tuple[int, str]]:
     """Return (learner, shard) of the shards whose facts the catalogue has not taken in."""
     known = work.catalog.absorbed_shards()
-    found = []
-    for number in sorted(generations.numbers(work.folder.embedding)):
-        folder = generations.folder_of(work.folder.embedding, number)
-        names = shards.shard_names(folder)
-        found += [(number, name) for name in names if f"{folder.name}/{name}" not in known]
-    return found
+    return [shard for name, shard in all_shards(work.folder).items() if name not in known]
 
 
 def unregistered_classes(work: Work) -> list[str]:

@@ -28,7 +28,6 @@ from camera_trap_al.store.embeddings import RowArray
 from camera_trap_al.work import image_folders
 
 MEASURED_IMAGES = 1000
-REFERENCE_CANDIDATES = 64
 JOB_FACTS = "job.json"
 WEIGHTS = "WEIGHTS"
 log = logging.getLogger(__name__)
@@ -120,7 +119,7 @@ def train_first(job: Job) -> None:
     start_model(
         draft,
         model_settings(job.config),
-        job.catalog.items(job.rows_in_order()[:MEASURED_IMAGES], job.folders),
+        _first_items(job),
         classes=classes,
         pretrained=job.config.embedding.pretrained,
         weights=weights_file(job.config),
@@ -233,7 +232,7 @@ def _finish(
         labels = np.array([names.index(species[i]) for i in usable], dtype=np.int64)
         read = PixelMemory(job.read, job.read.keeps)
         train(draft, settings, [items[i] for i in usable], labels, read=read, tick=job.tick)
-    finish_model(draft, _reference_items(job), read=job.read, tick=job.tick)
+    finish_model(draft, _first_items(job), read=job.read, tick=job.tick)
     generations.commit(
         job.folder.models,
         number,
@@ -251,8 +250,12 @@ def _finish(
     log.info("model %d is ready (%s)", number, "trained" if settings else "start weights as they came")
 
 
-def _reference_items(job: Job) -> list[Any]:
-    return job.catalog.items(job.rows_in_order()[:REFERENCE_CANDIDATES], job.folders)
+def _first_items(job: Job) -> list[Any]:
+    """Return the images that a model is measured and checked on; in a season of damaged images only some can be read."""
+    rows = job.rows_in_order()[:MEASURED_IMAGES]
+    if len(rows) == 0:
+        raise ModelError("None of the images can be read.", hint="See data/quarantine.csv.")
+    return job.catalog.items(rows, job.folders)
 
 
 jobs.register("EMBED_NEXT")(embed_next)

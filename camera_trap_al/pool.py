@@ -28,7 +28,7 @@ class WorkPool:
 
     Parameters
     ----------
-    rows, key_hashes : (n,) int64 and (n,) uint64, of rows that `vectors` covers
+    rows, key_hashes : (n,) int64 and (n,) uint64, of rows that `vectors` has
     vectors, classifier : None before the first learner, and before the first checkpoint
     labelled : gives the rows that have a label, in the order of their key hashes, and their species
     stop : whether the program is to end; looked at between blocks, and by strategies that compute for long
@@ -79,7 +79,7 @@ class WorkPool:
         rows, species = self.labelled()
         place = {name: i for i, name in enumerate(self.classifier.classes)}
         labels = np.array([place.get(name, -1) for name in species], dtype=np.int64)
-        usable = self.vectors.covers(rows) & ~np.isin(rows, list(self.vectors.unreadable))
+        usable = self.vectors.usable(rows)
         rows, labels = rows[usable], labels[usable]
         for start in range(0, len(rows), SHARD_ROWS):
             self.tick()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from camera_trap_al.config import Config
 from camera_trap_al.core.records import Item
 from camera_trap_al.engine import Decoded, shared
 from camera_trap_al.errors import ImagesOfflineError, ImageUnreadableError
-from camera_trap_al.images import IMAGE_PX, DecodeLimits
+from camera_trap_al.images import IMAGE_PX, OVERSAMPLING, DecodeLimits
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.data import answers
 from camera_trap_al.store.pixels import PixelArray, PixelCache
@@ -34,7 +34,8 @@ def decode_limits(config: Config) -> DecodeLimits:
 def open_cache(folder: WorkFolder, config: Config, catalog: Catalog) -> PixelCache:
     """Return the decoded cache of a work folder, without what is of no more use in it."""
     # Without `allow_truncated`, what was decoded of a damaged image while it was on is not used.
-    mark = f"{catalog.fact('catalog_id')} {'truncated' if config.images.allow_truncated else 'whole'}"
+    how = f"{'truncated' if config.images.allow_truncated else 'whole'} {OVERSAMPLING}"
+    mark = f"{catalog.fact('catalog_id')} {how}"
     live = catalog.live_rows(TRAIN, VALIDATION, POOL)
     return PixelCache(folder.cache, mark, px=config.cache.px, max_bytes=int(config.cache.max_gb * GB), live=live)
 
@@ -78,7 +79,7 @@ class ImageReader:
             `missing` for a file that is gone, or fails to be read, while its folder of images is there.
         PermissionError, ImagesOfflineError
         """
-        stamp = _stamp(item)
+        stamp = stamp_of(item, self._folders.values())
         if self._cache is not None and (kept := self._cache.read(item.row, stamp)) is not None:
             self._note(item, kept.content)
             return enlarged(kept.pixels)
@@ -143,6 +144,7 @@ def enlarged(pixels: PixelArray) -> PixelArray:
     return np.asarray(Image.fromarray(pixels).resize((IMAGE_PX, IMAGE_PX), Image.Resampling.BILINEAR))
 
 
-def _stamp(item: Item) -> int:
-    """Return what the image of a row never changes without getting a new row, nor when its folder is moved."""
-    return (item.size % 2**32) << 32 | zlib.crc32(Path(item.path).name.encode("utf-8", "surrogateescape"))
+def stamp_of(item: Item, folders: Iterable[str]) -> int:
+    """Return what the image of a row never changes without getting a new row, nor when its folder of images is moved."""
+    within = next((item.path.removeprefix(folder) for folder in folders if item.path.startswith(folder)), item.path)
+    return (item.size % 2**32) << 32 | zlib.crc32(within.encode("utf-8", "surrogateescape"))

@@ -109,7 +109,7 @@ def askable_pool(work: Work, checkpoint: generations.Generation | None) -> WorkP
     if not number:
         return WorkPool(rows, hashes, None, None, work.catalog.labelled, work.stop.is_set)
     vectors = work.vectors(number)
-    covered = vectors.covers(rows)
+    covered = vectors.usable(rows)
     classifier = load_classifier(checkpoint.folder) if checkpoint else None
     return WorkPool(rows[covered], hashes[covered], vectors, classifier, work.catalog.labelled, work.stop.is_set)
 

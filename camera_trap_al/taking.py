@@ -262,18 +262,18 @@ def decide_file(
             config.classes.auto_add,
             config.classes.auto_add_min,
         ),
-        not_pool=_is_elsewhere(config, images, catalog),
+        not_pool=_is_elsewhere(config, catalog),
         unavailable=frozenset(catalog.unusable(awaited)),
     )
 
 
-def _is_elsewhere(config: Config, images: KnownImages, catalog: Catalog) -> Callable[[ImageKey], bool]:
-    """Return a test for images of the training or validation folder, named from there or from the folder above."""
+def _is_elsewhere(config: Config, catalog: Catalog) -> Callable[[ImageKey], bool]:
+    """Return a test of keys of no pool image: of the training or validation folder, named from there or from above it?"""
     folders = image_folders(config)
     parent = folders[POOL].parent
     names = {folder.name for kind, folder in folders.items() if kind in (TRAIN, VALIDATION) and folder.parent == parent}
     labelled = functools.cache(lambda: frozenset(catalog.keys_of(catalog.live_rows(TRAIN, VALIDATION).tolist())))
-    return lambda key: key not in images and (key.relative_path.partition("/")[0] in names or key in labelled())
+    return lambda key: key.relative_path.partition("/")[0] in names or key in labelled()
 
 
 def _now() -> str:

@@ -16,12 +16,12 @@ from camera_trap_al.catalog.sightings import Answer
 from camera_trap_al.config import Config
 from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.records import ImageKey
-from camera_trap_al.errors import ImagesOfflineError, TemplateError
+from camera_trap_al.errors import ImagesOfflineError, ModelError, TemplateError
 from camera_trap_al.facts import noted_settings, pending_shards, unregistered_classes
 from camera_trap_al.images import hash_file
 from camera_trap_al.jobs import model_settings
 from camera_trap_al.labels.template import find_templates, read_template
-from camera_trap_al.store import generations, shards
+from camera_trap_al.store import embeddings, generations, shards
 from camera_trap_al.work import Work, image_folders, is_online
 
 LONGEST_GAP_S = 3600.0
@@ -187,7 +187,7 @@ def project(work: Work) -> None:
             return label.species, None, label.seq
         return None, skip[0] if skip else None, skip[1] if skip else 0
 
-    answers = ((key, answer_of(key)) for key in dict.fromkeys(work.unprojected))
+    answers = ((key, answer_of(key)) for key in work.unprojected)
     work.catalog.project(answers, history.end, identity=history.identity)
     work.unprojected = []
 
@@ -196,7 +196,15 @@ def absorb(work: Work) -> None:
     """Take what the next new shard says of its images into the catalogue. Commits: one SQL transaction."""
     learner, name = pending_shards(work)[0]
     folder = generations.folder_of(work.folder.embedding, learner)
-    shard = shards.read_shard_facts(folder, name)
+    try:
+        shard = shards.read_shard_facts(folder, name)
+    except ModelError:
+        shards.set_aside(folder, name)
+        raise
+    if not embeddings.is_of_catalog(shard.made_by, work.catalog_id):
+        # The catalogue was made anew meanwhile, and these are rows of the old one.
+        shards.set_aside(folder, name)
+        return
     work.catalog.absorb(f"{folder.name}/{name}", shard.problems, shard.hashes)
     if shard.problems:
         log.warning("images: %d of %d cannot be used; see data/quarantine.csv", len(shard.problems), len(shard.rows))

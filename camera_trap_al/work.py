@@ -93,8 +93,9 @@ class Work:
         touched: list[tuple[int, list[ImageKey]]] = [(line["seq"], history.apply(line)) for line in journal.lines]
         catalog = open_catalog(folder, history.identity, journal.end, list(image_folders(config)))
         _check_pool(config, history, catalog)
-        for said in _set_damaged_aside(folder, str(catalog.fact("catalog_id"))):
+        for said in _set_damaged_aside(folder, str(catalog.fact("catalog_id")), catalog.newest_row()):
             log.warning("recovery: %s", said)
+        catalog.forget_shards(all_shards(folder).keys())
         mark = catalog.mark
         unprojected = [key for seq, keys in touched if seq > mark for key in keys]
         settle_s, poll_s = patience(folder.bin, config)
@@ -171,7 +172,7 @@ class Work:
         return self._vectors[learner]
 
     def forget_vectors(self, keep: set[int]) -> None:
-        """Let go of the embeddings of other learners, whose files Windows could not remove while they are open."""
+        """Let go of the embeddings of other learners."""
         self._vectors = {number: vectors for number, vectors in self._vectors.items() if number in keep}
 
     def renew_catalog(self) -> None:
@@ -304,14 +305,14 @@ def _remove_leftovers(folder: WorkFolder) -> None:
         generations.remove_trash(parent)
 
 
-def _set_damaged_aside(folder: WorkFolder, catalog_id: str) -> list[str]:
+def _set_damaged_aside(folder: WorkFolder, catalog_id: str, newest_row: int) -> list[str]:
     for parent in (folder.models, folder.checkpoints, folder.embedding):
         for number in generations.numbers(parent):
             generations.check_format(generations.folder_of(parent, number))
     said = generations.set_damaged_aside(folder.models) + generations.set_damaged_aside(folder.checkpoints)
     for number in generations.numbers(folder.embedding):
         learner = generations.folder_of(folder.embedding, number)
-        if shards.is_foreign(learner, embeddings.made_by(folder.models, number, catalog_id)):
+        if shards.is_foreign(learner, embeddings.made_by(folder.models, number, catalog_id), newest_row):
             atomic.discard_folder(learner)
             said.append(f"{learner} is of another model or catalogue; its images are embedded again.")
             continue
@@ -320,6 +321,15 @@ def _set_damaged_aside(folder: WorkFolder, catalog_id: str) -> list[str]:
             aside = atomic.rename_aside(learner / generations.MANIFEST, f".bad-{generations.MANIFEST}")
             said.append(f"{learner} is damaged ({aside.name}); it is completed again.")
     return said
+
+
+def all_shards(folder: WorkFolder) -> dict[str, tuple[int, str]]:
+    """Return learner and name of all shards there are, in order, by what the catalogue calls them."""
+    found = {}
+    for number in sorted(generations.numbers(folder.embedding)):
+        learner = generations.folder_of(folder.embedding, number)
+        found |= {f"{learner.name}/{name}": (number, name) for name in shards.shard_names(learner)}
+    return found
 
 
 def is_online(root: Path, known_top: list[str]) -> bool:

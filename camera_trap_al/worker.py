@@ -19,12 +19,14 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from camera_trap_al.attempt import DEATHS_ALLOWED, Attempt
 from camera_trap_al.config import Config, build
 from camera_trap_al.decoder import own_group
+from camera_trap_al.engine import MOST_PROCESSES
 from camera_trap_al.errors import CameraTrapAlError, DivergedError, ImagesOfflineError, StopRequested, in_words
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.settings import SAVED, Progress
@@ -386,6 +388,9 @@ def main() -> int:
     if lock is None:
         return 0
     running = _Running(Attempt(folder.worker, job, first["stamp"]))
+    if running.attempt.noted.deaths and not config.images.processes:
+        # Perhaps an image killed it, which it cannot where images are decoded in processes of their own.
+        config = replace(config, images=replace(config.images, processes=MOST_PROCESSES))
     threading.Thread(target=running.listen, args=(said,), daemon=True, name="daemon listener").start()
     running.leave(*running.run(folder, config, job))
     return 0

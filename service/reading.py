@@ -24,6 +24,8 @@ FRESH_S = 120.0
 def read_status(root: Path, now: float | None = None) -> dict[str, Any]:
     """Return what the daemon last said of itself, and whether it runs now. Raises `WorkFolderError`.
 
+    `silent`: it is on another computer, which has given no sign of it for two minutes, so nobody here can know.
+
     How long something still takes is left out where that was said more than two minutes before `now` (seconds since
     1970; by default the computer's clock): the computer slept, or the daemon hangs.
     """
@@ -34,10 +36,12 @@ def read_status(root: Path, now: float | None = None) -> dict[str, Any]:
             raise ValueError("not of ours")
     except (OSError, ValueError):
         status = {"format": 1, "state": "never started", "hint": f'Start it with `camera-trap-al run "{root}"`.'}
+    now = time.time() if now is None else now
     holder = _holder(folder)
     elsewhere = holder is not None and holder.host != socket.gethostname()
     status["running"] = elsewhere or is_held(folder.daemon_lock)
-    if not _is_fresh(status, time.time() if now is None else now):
+    status["silent"] = elsewhere and not _is_renewed(folder, now)
+    if not _is_fresh(status, now):
         for part in (status.get("worker"), status.get("scan")):
             if isinstance(part, dict):
                 part.pop("left_s", None)
@@ -51,10 +55,22 @@ def read_status(root: Path, now: float | None = None) -> dict[str, Any]:
         status |= {"state": "starting", "hint": "Nothing is needed now.", "problems": [], "deaths": {}}
         status.pop("worker", None)
         status.pop("scan", None)
+    if status["silent"] and holder is not None:
+        status["hint"] = (
+            f"If {holder.host} is not at work any more, start the program here: it makes sure of that, and says what to do."
+        )
     if not status["running"] and "round" in status:
         status["state"] = "stopped"
         status["hint"] = f'Start it with `camera-trap-al run "{root}"`.'
     return status
+
+
+def _is_renewed(folder: WorkFolder, now: float) -> bool:
+    """Return whether the lease, which a running daemon writes every ten seconds, was written lately."""
+    try:
+        return abs(now - folder.lease.stat().st_mtime) <= FRESH_S
+    except OSError:
+        return False
 
 
 def _is_fresh(status: dict[str, Any], now: float) -> bool:
@@ -76,7 +92,16 @@ def _holder(folder: WorkFolder) -> Holder | None:
 
 def status_text(status: dict[str, Any]) -> str:
     """Return a status as lines for a person."""
-    lines = [f"State: {status['state']}" + (" (running)" if status["running"] else " (not running)")]
+    try:
+        return "\n".join(_lines(status))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        seen = "running" if status["running"] else "not running"
+        return f"State: {seen}\nProblem: status.json is damaged or of another version; the program writes it anew when it runs."
+
+
+def _lines(status: dict[str, Any]) -> list[str]:
+    runs = "perhaps running; no sign of it for two minutes" if status.get("silent") else "running"
+    lines = [f"State: {status['state']} ({runs if status['running'] else 'not running'})"]
     if status["holder"]:
         lines.append(f"At work: {status['holder']}")
     if "round" in status:
@@ -106,8 +131,7 @@ def status_text(status: dict[str, Any]) -> str:
     if status["running"]:
         lines += [f"In the background {job} died {n} times" for job, n in status.get("deaths", {}).items() if n]
     lines += [f"Problem: {problem}" for problem in status.get("problems", ())]
-    lines.append(f"Next: {status['hint']}")
-    return "\n".join(lines)
+    return [*lines, f"Next: {status['hint']}"]
 
 
 def _how_far(phase: dict[str, Any]) -> str:

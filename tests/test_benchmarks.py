@@ -201,3 +201,5 @@ def test_each_row_still_runs(row: str, tmp_path: Path) -> None:
     result = json.loads(out.read_text(encoding="utf-8"))["rows"][row]
     assert result["error"] == "" and result["figures"]
     assert all(figure["value"] is not None for figure in result["figures"])
+    texts = [figure["text"] for figure in result["figures"]]
+    assert len(set(texts)) == len(texts), "an earlier run's figures are told apart by their texts"

@@ -140,5 +140,8 @@ def test_neither_another_image_of_the_same_row_nor_one_that_cannot_be_read_comes
 def test_a_moved_folder_keeps_its_decoded_images(pool, tmp_path):
     reader, cache = cached_reader(pool, tmp_path / "cache")
     first = reader(Item(3, str(pool / "site" / "a.jpg"), size=7))
-    assert np.array_equal(reader(Item(3, str(tmp_path / "elsewhere" / "a.jpg"), size=7)), first)
+    moved = ImageReader(build({}, "test"), {POOL: str(tmp_path / "elsewhere")}, ("site",), cache=cache)
+    assert np.array_equal(moved(Item(3, str(tmp_path / "elsewhere" / "site" / "a.jpg"), size=7)), first)
+    with pytest.raises(ImagesOfflineError):
+        moved(Item(3, str(tmp_path / "elsewhere" / "other site" / "a.jpg"), size=7))
     cache.close()

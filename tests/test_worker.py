@@ -34,6 +34,9 @@ def run_job(folder, config, job, tick, begin):
     tick(Progress("training", 1, 10))
     if job == "KILLED":
         os._exit(9)
+    if job == "SAYS HOW IT DECODES AND IS KILLED":
+        worker._tell({"problem": f"{config.images.processes} processes"})
+        os._exit(9)
     if job == "SAVES AND IS KILLED":
         tick(Progress(SAVED, 1, 10))
         os._exit(9)
@@ -141,6 +144,11 @@ def test_deaths_are_counted_over_restarts_of_the_daemon(worker: Worker, work: An
     assert "died 3 times" in attempt(restarted, "KILLED")
     noted = read_noted(work.folder.worker)
     assert noted is not None and (noted.job, noted.generation, noted.seed, noted.attempt) == ("KILLED", 7, 11, 3)
+
+
+def test_after_a_death_images_are_decoded_in_processes_of_their_own(worker: Worker) -> None:
+    job = "SAYS HOW IT DECODES AND IS KILLED"
+    assert [attempt(worker, job), attempt(worker, job)] == ["0 processes", "8 processes"]
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ round answers a hundred.
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -30,11 +32,12 @@ FROM items JOIN images ON images.id = items.image WHERE items.live ORDER BY item
 """
 ANSWERS = f"""
 SELECT items.row, labels.species FROM labels CROSS JOIN images ON images.root = '{POOL}' AND images.path = labels.path
-CROSS JOIN items ON items.image = images.id AND items.live
+CROSS JOIN items ON items.image = images.id
 """
 CLASSES = """
-SELECT items.row, images.class_name FROM images JOIN items ON items.image = images.id AND items.live WHERE images.root = ?
+SELECT items.row, images.class_name FROM images JOIN items ON items.image = images.id WHERE images.root = ?
 """
+# Of all rows of an image, `Images.places` finds the one that was live when these were read: a scan may be under way since.
 
 
 @dataclass(frozen=True)
@@ -87,51 +90,57 @@ class Images:
 
 @dataclass(frozen=True)
 class Answers:
-    """The images of the pool that have a label or need none: their places in `Images`, and each one's species or None."""
+    """What is said of images: in the pool by people, else by the names of their folders.
+
+    Parameters
+    ----------
+    places : (n,) where the images stand in `Images`
+    species : (n,) int32, the index of each one's species in `names`, -1 where it needs none
+    names : of the species
+    """
 
     places: RowArray
-    species: tuple[str | None, ...]
+    species: npt.NDArray[np.int32]
+    names: tuple[str, ...]
 
     @classmethod
     def read(cls, connection: Connection, images: Images) -> Answers:
-        """Read them from the catalogue."""
-        found = list(rows_of(connection, ANSWERS))
-        places, there = images.places(np.array([row for row, _ in found], dtype=np.int64))
-        species = (name for (_, name), good in zip(found, there.tolist(), strict=True) if good)
-        return cls(places[there], tuple(species))
+        """Read those of people from the catalogue."""
+        return cls.of(images, rows_of(connection, ANSWERS))
+
+    @classmethod
+    def of(cls, images: Images, found: Iterable[tuple[int, str | None]]) -> Answers:
+        """Return what pairs of rows and species say."""
+        rows, species, numbers = array("q"), array("i"), dict[str, int]()
+        for row, name in found:
+            rows.append(row)
+            species.append(-1 if name is None else numbers.setdefault(name, len(numbers)))
+        places, there = images.places(np.array(rows, dtype=np.int64))
+        return cls(places[there], np.array(species, dtype=np.int32)[there], tuple(numbers))
 
 
 def labelled(connection: Connection, images: Images, answers: Answers, *, train: bool) -> tuple[RowArray, list[str]]:
     """Return the rows that may train and their species: labelled images of the pool and, with `train`, of its folder."""
-    usable = images.usable(POOL)[answers.places].tolist()
-    found = [
-        (place, name)
-        for place, name, good in zip(answers.places.tolist(), answers.species, usable, strict=True)
-        if good and name is not None
-    ]
-    return _in_order(images, found + (_classified(connection, images, TRAIN) if train else []))
+    folders = {TRAIN: Answers.of(images, rows_of(connection, CLASSES, TRAIN))} if train else {}
+    return _in_order(images, {POOL: answers, **folders})
 
 
 def classified(connection: Connection, images: Images, *roots: str) -> tuple[RowArray, list[str]]:
     """Return the usable rows of folders whose first level names the class, and their species."""
-    return _in_order(images, [pair for root in roots for pair in _classified(connection, images, root)])
+    return _in_order(images, {root: Answers.of(images, rows_of(connection, CLASSES, root)) for root in roots})
 
 
-def _classified(connection: Connection, images: Images, root: str) -> list[tuple[int, str]]:
-    found = list(rows_of(connection, CLASSES, root))
-    places, there = images.places(np.array([row for row, _ in found], dtype=np.int64))
-    good = there & images.usable(root)[places] if found else there
-    named = zip(places.tolist(), found, good.tolist(), strict=True)
-    return [(place, name) for place, (_, name), is_good in named if is_good]
-
-
-def _in_order(images: Images, found: list[tuple[int, str]]) -> tuple[RowArray, list[str]]:
+def _in_order(images: Images, said: Mapping[str, Answers]) -> tuple[RowArray, list[str]]:
     """Return rows and species in the order of the key hashes, as signed numbers; of equal ones by species."""
-    places, names = np.array([place for place, _ in found], dtype=np.int64), [name for _, name in found]
+    places, names = np.empty(0, dtype=np.int64), list[str]()
+    for root, answers in said.items():
+        good = images.usable(root)[answers.places] & (answers.species >= 0)
+        places = np.concatenate([places, answers.places[good]])
+        names += [answers.names[i] for i in answers.species[good].tolist()]
     rank = {name: i for i, name in enumerate(sorted(set(names)))}
-    ranks = np.array([rank[name] for name in names], dtype=np.int64)
+    ranks = np.fromiter((rank[name] for name in names), dtype=np.int64, count=len(names))
     order = np.lexsort((places, ranks, images.key_hashes.view(np.int64)[places]))
-    return images.rows[places[order]], [names[i] for i in order.tolist()]
+    return images.rows[places[order]], np.array(names, dtype=object)[order].tolist()
 
 
 def askable(images: Images, answers: Answers, *roots: str) -> tuple[RowArray, HashArray]:
@@ -147,7 +156,7 @@ def count(connection: Connection, images: Images, answers: Answers) -> PoolCount
     pool, listed = good & images.are(POOL), images.have(LISTED)
     answered = np.zeros(len(images.rows), dtype=bool)
     answered[answers.places] = True
-    has_species = np.array([name is not None for name in answers.species], dtype=bool)
+    has_species = answers.species >= 0
     return PoolCounts(
         train=_n(good & images.are(TRAIN)),
         validation=_n(good & images.are(VALIDATION)),

@@ -6,14 +6,14 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import URL, Connection, and_, create_engine, event, select
+from sqlalchemy import URL, Connection, and_, create_engine, event, func, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Engine
 
@@ -23,6 +23,7 @@ from camera_trap_al.catalog.ordering import read_in_order
 from camera_trap_al.catalog.schema import (
     absorbed,
     images,
+    items,
     labels,
     marks,
     meta,
@@ -121,7 +122,7 @@ class Catalog:
 
         Parameters
         ----------
-        answers : images, each once, with species or None, reason of a skip or None, journal seq; both None removes the entry,
+        answers : images with species or None, reason of a skip or None, journal seq; both None removes the entry,
             as does a skip that ends by itself: such an image is kept back only while it cannot be read
         """
         with self._write() as connection:
@@ -240,6 +241,12 @@ class Catalog:
                 self._absorbed = set(connection.scalars(select(absorbed.c.shard)))
         return self._absorbed
 
+    def forget_shards(self, there: Set[str]) -> None:
+        """Forget which shards were taken in that are not there any more: their names may be given again."""
+        with self._write() as connection:
+            for part in parts(sorted(self.absorbed_shards() - there)):
+                connection.execute(absorbed.delete().where(absorbed.c.shard.in_(part)))
+
     def counts(self) -> PoolCounts:
         """Return how many images are where."""
         with self._engine.connect() as connection:
@@ -260,6 +267,11 @@ class Catalog:
         """Return rows and key hashes of pool images that need an answer and can be shown, in ascending order."""
         with self._engine.connect() as connection:
             return arrays.askable(*self._read(connection), *self._roots)
+
+    def newest_row(self) -> int:
+        """Return the last row that was given to an image, 0 for none."""
+        with self._engine.connect() as connection:
+            return connection.scalar(select(func.max(items.c.row))) or 0
 
     def live_rows(self, *roots: str, in_order: bool = True) -> RowArray:
         """Return the rows of readable, present images of these folders, in the order of their key hashes, or in any."""

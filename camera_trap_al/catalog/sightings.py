@@ -28,7 +28,6 @@ QUARANTINED = (
 )
 """What is true of an image that is given up until its file changes."""
 
-is_present = ~images.c.missing
 is_quarantined = text(f"({QUARANTINED})")
 
 Answer = tuple[str | None, str | None, int]

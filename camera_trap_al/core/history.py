@@ -200,12 +200,16 @@ class History:
         self._add_classes(line.get("names", ()))
         self._add_classes(line.get("new_classes", ()))
         keys = _keys_of(line)
-        # An opening work folder counts hundreds of thousands.
+        alike: dict[tuple[str, str], Label] = {}
+        # An opening work folder counts hundreds of thousands, so images of which the same is said share one `Label`.
         for key, (_, _, species, provenance) in zip(keys, line.get("rows", ()), strict=False):
             before = self.labels.get(key)
             if before is not None and before.species != species:
                 self._note_overruled(before, key, line)
-            self.labels[key] = Label(species, provenance, seq)
+            label = alike.get((species, provenance))
+            if label is None:
+                label = alike[species, provenance] = Label(species, provenance, seq)
+            self.labels[key] = label
             self.skips.pop(key, None)
         for folder, file, reason in line.get("skips", ()):
             self.skips[ImageKey(folder, file)] = (reason, seq)

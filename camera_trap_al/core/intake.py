@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
@@ -59,7 +59,7 @@ def decide(
     awaited : images of the open request that are neither labelled nor skipped
     current : image → its label now, or None
     published : image → every species that we ever published as its prediction
-    not_pool : image → whether it belongs to a training or validation folder
+    not_pool : image that is none of `images` → whether it belongs to a training or validation folder
     unavailable : images that are missing or quarantined now; their labels are kept, with a warning
 
     Raises
@@ -89,10 +89,10 @@ class _Said:
             self.species[key] = species
             self._lines.append(line)
 
-    def __iter__(self) -> Iterator[tuple[ImageKey, list[tuple[int, str]]]]:
+    def __iter__(self) -> Iterator[tuple[ImageKey, int, str, Sequence[tuple[int, str]]]]:
+        """Yield each image with line and class of one row, and the other rows of the image."""
         for (key, species), line in zip(self.species.items(), self._lines, strict=True):
-            again = self.more.get(key)
-            yield key, sorted([(line, species), *again]) if again else [(line, species)]
+            yield key, line, species, self.more.get(key, ())
 
 
 class _Intake:
@@ -158,9 +158,6 @@ class _Intake:
             self.refuse_path(row, code, named)
             return None
         self.n_known += 1
-        if self.not_pool(key):
-            self.refuse(row, "not_in_pool", _PATH_TEXTS["not_in_pool"])
-            return None
         if note:
             self.see(note, _path(row))
         if key in self.unavailable:
@@ -258,17 +255,16 @@ class _Intake:
         """Compare what rows say with each other and with the labels there are; return images with several species."""
         is_confirmed = said is self.confirmed
         conflicts = []
-        for key, rows in said:
-            line, species = rows[0]
+        for key, line, species, more in said:
             if is_confirmed and key in self.labels.species:
-                self.counts["duplicates"] += len(rows)
+                self.counts["duplicates"] += 1 + len(more)
                 continue
-            if len(rows) > 1 and len({name for _, name in rows}) > 1:
+            if more and any(name != species for _, name in more):
                 conflicts.append(Skip(key, "several_species"))
-                self.reject_several(key, rows)
+                self.reject_several(key, sorted([(line, species), *more]))
                 continue
             was = current(key)
-            self.counts["duplicates"] += len(rows) - 1
+            self.counts["duplicates"] += len(more)
             if was == species:
                 self.counts["unchanged"] += 1
             elif was is not None and is_confirmed:

@@ -273,6 +273,7 @@ class KnownClasses:
     ) -> None:
         self.names = tuple(dict.fromkeys(names))
         self.reserved = tuple(reserved)
+        self._exact = {name: ClassMatch("class", name) for name in self.names}
         self._by_name = {nfc(name).strip(): name for name in self.names}
         self._by_fold: dict[str, list[str]] = {}
         for name in self.names:
@@ -284,9 +285,9 @@ class KnownClasses:
 
     def match(self, text: str) -> ClassMatch:
         """Return what a label cell says; `text` is not blank."""
-        exact = self._by_name.get(text)
+        exact = self._exact.get(text)
         if exact is not None:
-            return ClassMatch("class", exact, exact == text)
+            return exact
         trimmed = nfc(text).strip()
         if trimmed in self._by_name:
             return ClassMatch("class", self._by_name[trimmed], is_exact=False)

@@ -41,6 +41,7 @@ class Facts:
     fitted: str = ""
     askable: int = 0
     coming: int = 0
+    starved: bool = False
     budget: float = float("inf")
     worker: bool = False
     pool_version: int = 0
@@ -81,6 +82,7 @@ class Rule(NamedTuple):
 
 
 JOBS: tuple[Rule, ...] = (
+    Rule("EMBED", lambda f: f.starved),
     Rule("TRAIN", lambda f: not f.newest or f.learner and f.untrained and f.train_epochs > 0 and f.trainable),
     Rule("EMBED_NEXT", lambda f: f.candidate),
     Rule("EMBED", lambda f: f.learner and f.uncovered),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import BinaryIO
 
 import numpy as np
@@ -14,7 +14,7 @@ from camera_trap_al.core.seeds import key_hash
 
 LINE_END = b"\r\n"
 _SPECIAL = frozenset('",\r\n')
-_PIECES = 4096
+BLOCK_LINES = 4096
 PlaceArray = npt.NDArray[np.int64]
 
 
@@ -54,19 +54,16 @@ class PoolLines:
     def write(self, file: BinaryIO, endings: Mapping[ImageKey, str]) -> None:
         """Write header and lines; the endings given, which are cells already, stand in the lines of their images."""
         file.write(self.header.encode("utf-8") + LINE_END)
-        others = sorted((place, ending) for key, ending in endings.items() if (place := self._place(key)) >= 0)
-        written, pieces = 0, list[bytes | memoryview]()
+        places, words, written = self._places_of(endings), list(endings.values()), 0
+        order = np.argsort(places)[np.count_nonzero(places < 0) :]
         with memoryview(self._text) as text:
-            for place, ending in others:
-                end = int(self._ends[place + 1])
-                pieces += (text[written : end - self._n_ending], ending.encode("utf-8"), LINE_END)
-                written = end
-                if len(pieces) >= _PIECES:
-                    file.write(b"".join(pieces))
-                    pieces.clear()
-            pieces.append(text[written:])
-            file.write(b"".join(pieces))
-            pieces.clear()
+            for start in range(0, len(order), BLOCK_LINES):
+                these, pieces = order[start : start + BLOCK_LINES], list[bytes | memoryview]()
+                for i, end in zip(these.tolist(), self._ends[places[these] + 1].tolist(), strict=True):
+                    pieces += (text[written : end - self._n_ending], words[i].encode("utf-8"), LINE_END)
+                    written = end
+                file.write(b"".join(pieces))
+            file.write(text[written:])
 
     def places(self, hashes: npt.NDArray[np.int64]) -> PlaceArray:
         """Return the places of the lines of images by their key hashes, -1 where there is none."""
@@ -81,16 +78,17 @@ class PoolLines:
         for start, end in zip(starts, ends, strict=True):
             yield bytes(text[start : end - self._n_ending])
 
-    def _place(self, key: ImageKey) -> int:
-        """Return the place of an image's line, -1 if it has none; among equal hashes the text decides."""
-        wanted, beginning = key_hash(key.path), self.beginning(key)
-        at = int(np.searchsorted(self._hashes, wanted))
-        while at < len(self) and self._hashes[at] == wanted:
-            place = int(self._order[at])
-            start = int(self._ends[place])
-            if self._text.startswith(beginning, start, int(self._ends[place + 1])):
-                return place
-            at += 1
+    def _places_of(self, keys: Collection[ImageKey]) -> PlaceArray:
+        """Return the places of the lines of images, -1 where there is none; among equal hashes the text decides."""
+        hashes = np.fromiter((key_hash(key.path) for key in keys), dtype=np.int64, count=len(keys))
+        firsts, ends = (np.searchsorted(self._hashes, hashes, side).tolist() for side in ("left", "right"))
+        candidates = zip(keys, firsts, ends, strict=True)
+        return np.array([self._place(key, first, end) for key, first, end in candidates], dtype=np.int64)
+
+    def _place(self, key: ImageKey, first: int, end: int) -> int:
+        for place in self._order[first:end].tolist():
+            if self._text.startswith(self.beginning(key), *self._ends[place : place + 2].tolist()):
+                return int(place)
         return -1
 
 

@@ -18,13 +18,12 @@ import numpy.typing as npt
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.spreadsheets import safe_cell
 from camera_trap_al.errors import HELD, FileHeldError
-from camera_trap_al.labels.lines import LabelLines, SelectorLines, cell
+from camera_trap_al.labels.lines import BLOCK_LINES, LabelLines, SelectorLines, cell
 from camera_trap_al.store import atomic
 from camera_trap_al.store.json_files import read_object
 
 FINISHED = "finished"
 COLUMNS = 3
-BLOCK_LINES = 4096
 LONGEST_HEADER = 1 << 16
 NEW_AFTER_S = 30.0
 NO_RIGHT_AFTER_S = 600.0

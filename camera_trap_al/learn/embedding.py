@@ -24,14 +24,13 @@ from camera_trap_al.learn.model_folder import (
     load_network,
     read_facts,
 )
-from camera_trap_al.learn.pace import BF16, FLOAT32, Pace, Way, thread_counts
+from camera_trap_al.learn.pace import BF16, FLOAT32, MOST_LANES, Pace, Way, thread_counts
 from camera_trap_al.learn.raw_onnx import ImagesToEmbedding
 from camera_trap_al.learn.settings import Progress, Tick, no_tick
 
 BATCH_SIZE = 64
 # Larger ones leave the processor's caches.
 LANE_BATCH_SIZE = 4
-MOST_LANES = 8
 # Batches for each lane while lanes are counted by measuring.
 TRIED_BATCHES = 2
 # bf16 rounds otherwise on another processor, by about as much as it does on the one that chose it.
@@ -43,7 +42,7 @@ class Embedder:
 
     Evaluation mode: the embedding of an image does not depend on what else is in its batch, but for rounding.
 
-    On a processor several batches are computed beside each other, each in a *lane* with its share of the cores. Lanes
+    On a processor several batches are computed beside each other, each in a *lane* of one thread. Lanes
     never wait for each other, so one that loses its core to another program for a while holds up no other. How many
     pay is measured at the start, and again as work goes on.
 
@@ -52,7 +51,7 @@ class Embedder:
     folder : a finished model
     device : None for the GPU, if there is one
     batch_size : images at once, at most; halved where memory is short
-    threads : so many lanes, at most 8; None for what `OMP_NUM_THREADS` says, else to measure
+    threads : so many lanes, at most 32; None for what `OMP_NUM_THREADS` says, else to measure
 
     Raises
     ------
@@ -76,7 +75,7 @@ class Embedder:
             lanes = [most, most // 2] if len(counts) > 1 else [most]
             batch_size = min(batch_size, LANE_BATCH_SIZE)
         self._limit = BatchLimit(batch_size)
-        self._compute = _engine(folder, self.device, self.facts.precision, threads=counts[0] // lanes[0])
+        self._compute = _engine(folder, self.device, self.facts.precision)
         images = _check(self._embed, folder, self.facts.precision)
         self._tried = np.resize(images, (TRIED_BATCHES * lanes[0] * batch_size, *images.shape[1:]))
         self._pace = Pace("embedding", [Way(n, self.facts.precision) for n in lanes], self._try)
@@ -158,7 +157,7 @@ class Embedder:
             return sum(len(vectors) for vectors in lanes.map(self._embed, self._parts(self._tried)))
 
 
-def _engine(folder: Path, device: torch.device, precision: str, *, threads: int) -> Embed:
+def _engine(folder: Path, device: torch.device, precision: str) -> Embed:
     facts = read_facts(folder)
     if device.type == "cpu" and precision == FLOAT32:
         try:
@@ -166,9 +165,9 @@ def _engine(folder: Path, device: torch.device, precision: str, *, threads: int)
         except OSError as error:
             text = f"{folder / ONNX} cannot be read ({error})."
             raise ModelError(text, hint="Set this folder aside; an older model counts.") from error
-        return by_onnxruntime(onnx, str(folder / ONNX), threads=threads)
+        return by_onnxruntime(onnx, str(folder / ONNX))
     if device.type == "cpu":
-        torch.set_num_threads(threads)
+        torch.set_num_threads(1)
     return by_torch(ImagesToEmbedding(load_network(folder, facts), facts.mean, facts.std), device, precision)
 
 
@@ -201,7 +200,7 @@ def embed_items(
     ----------
     items : up to a shard of them
     read : how items become pixels
-    tick : called at each mini-batch
+    tick : called at each mini-batch and each item that cannot be read
 
     Returns
     -------
@@ -219,6 +218,10 @@ def embed_items(
     vectors = np.zeros((len(items), embedder.dimensions), np.float32)
     problems: dict[int, Problem] = {}
     batches: deque[list[int]] = deque()
+    n_embedded = 0
+
+    def say() -> None:
+        tick(Progress("embedding", n_embedded + len(problems), len(items)))
 
     def ready() -> Iterator[np.ndarray]:
         waiting: list[np.ndarray] = []
@@ -226,6 +229,7 @@ def embed_items(
         for place, pixels in enumerate(results):
             if isinstance(pixels, tuple):
                 problems[items[place].row] = pixels
+                say()
             else:
                 waiting.append(pixels)
                 places.append(place)
@@ -242,6 +246,7 @@ def embed_items(
         for found in embedded:
             places = batches.popleft()
             vectors[places] = found
-            tick(Progress("embedding", places[-1] + 1, len(items)))
+            n_embedded += len(places)
+            say()
     embedder.note(len(items), time.monotonic() - started)
     return vectors, problems

@@ -30,15 +30,15 @@ Embed = Callable[[np.ndarray], np.ndarray]
 """Maps (n, 256, 256, 3) uint8 images to (n, d) float32; any number of threads may call it at once."""
 
 
-def by_onnxruntime(onnx: bytes, name: str, *, threads: int = 1) -> Embed:
-    """Return what runs the ONNX file of a model in float32, each call with so many threads.
+def by_onnxruntime(onnx: bytes, name: str) -> Embed:
+    """Return what runs the ONNX file of a model in float32, each call in the thread that makes it.
 
     Raises `ModelError` for a file, named in the text, that cannot be used.
     """
     check_self_contained(onnx, name)
     # onnxruntime raises classes of its own that share no base.
     try:
-        session = open_session(onnx, threads=threads)
+        session = open_session(onnx, threads=1)
     except Exception as error:
         raise ModelError(f"onnxruntime cannot open {name} ({error}).", hint="Set this folder aside.") from error
 
@@ -102,6 +102,8 @@ def choose_precision(
 ) -> str:
     """Return the precision in which a model is to embed, `BF16` only where that is faster and near enough.
 
+    On a processor both are tried with one thread, as lanes compute.
+
     Parameters
     ----------
     images, wanted : (n, 256, 256, 3) uint8 reference images and their (n, d) embeddings in float32
@@ -109,7 +111,12 @@ def choose_precision(
     n = GPU_TRIED_IMAGES if device.type == "cuda" else TRIED_IMAGES
     batch = np.resize(images, (n, *images.shape[1:]))
     ways = {Way(1, FLOAT32): in_float32, Way(1, BF16): in_bf16}
-    best, rates = measure(list(ways), lambda way: len(ways[way](batch)))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        best, rates = measure(list(ways), lambda way: len(ways[way](batch)))
+    finally:
+        torch.set_num_threads(threads)
     log.info("%s", said("embedding, tried with the new model", best, rates))
     if best.precision == FLOAT32:
         return FLOAT32

@@ -13,6 +13,8 @@ from camera_trap_al.engine import usable_cores
 FLOAT32, BF16 = "float32", "bf16"
 MEASURE_S = 2.0
 MOST_ROUNDS = 3
+# Batches that a network computes beside each other, each in one thread: that leaves none waiting for another.
+MOST_LANES = 32
 # A way is changed for another only where that is faster by so much; one this much slower is not tried a second time.
 PAYS, HOPELESS = 1.1, 3.0
 AGAIN_S = 300.0
@@ -121,7 +123,7 @@ class Pace:
     ) -> None:
         self._what, self._compute, self._clock = what, compute, clock
         self.way, rates = measure(ways, compute, clock=clock)
-        log.info("%s", said(what, self.way, rates))
+        log.log(logging.INFO if rates else logging.DEBUG, "%s", said(what, self.way, rates))
         self._ways = [way for way in ways if way.precision == self.way.precision]
         self._measured_at, self._usual = clock(), 0.0
 

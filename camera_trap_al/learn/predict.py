@@ -23,6 +23,7 @@ from camera_trap_al.engine import shared, usable_cores
 from camera_trap_al.errors import ImageUnreadableError, ModelError, UsageError
 from camera_trap_al.images import IMAGE_PX
 from camera_trap_al.learn.onnx_files import check_self_contained, open_session
+from camera_trap_al.learn.pace import MOST_LANES
 from camera_trap_al.store import atomic
 from camera_trap_al.store.json_files import read_object
 
@@ -37,12 +38,10 @@ UNKNOWN = "unknown"
 UNSAFE_NAME = "A spreadsheet could run the name as a formula, or it holds a control character; rename it (unsafe_name)."
 DECIMALS = 4
 BATCH_IMAGES = 4
-# So many batches are computed beside each other, each by its share of the cores: that leaves none waiting for another.
-MOST_LANES = 8
 DECODE_THREADS = 8
 CHUNK_IMAGES = 32
-# Images decoded ahead of the network: 200 kB each.
-READ_AHEAD = 3 * CHUNK_IMAGES
+# Chunks decoded ahead of the network: 6 MB each.
+READ_AHEAD = 3
 
 FloatArray = npt.NDArray[np.float32]
 OnProgress = Callable[[int, int], object]
@@ -75,13 +74,14 @@ class ExportedModel:
     Attributes
     ----------
     classes : names of the columns of its probabilities
+    at_once : so many images keep all cores at work
     """
 
     def __init__(self, model: bytes, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
-        cores = usable_cores()
-        lanes = min(cores, MOST_LANES)
-        self._session = open_session(model, threads=cores // lanes)
+        lanes = min(usable_cores(), MOST_LANES)
+        self.at_once = lanes * BATCH_IMAGES
+        self._session = open_session(model, threads=1)
         self._input = self._session.get_inputs()[0].name
         self._lanes = ThreadPoolExecutor(lanes, thread_name_prefix="network")
 
@@ -231,11 +231,12 @@ def classify(
     model: ExportedModel, root: Path, keys: Sequence[ImageKey], on_progress: OnProgress = lambda done, total: None
 ) -> Iterator[Outcome]:
     """Yield an outcome for each image below `root`, in the order given; memory does not grow with their number."""
+    size = max(CHUNK_IMAGES, model.at_once)
     with ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode") as pool:
-        decoded = _read_ahead(pool, root, keys)
+        decoded = _read_ahead(pool, root, keys, READ_AHEAD * size)
         try:
-            for start in range(0, len(keys), CHUNK_IMAGES):
-                part = [next(decoded) for _ in keys[start : start + CHUNK_IMAGES]]
+            for start in range(0, len(keys), size):
+                part = [next(decoded) for _ in keys[start : start + size]]
                 yield from _classify_chunk(model, part)
                 on_progress(start + len(part), len(keys))
         finally:
@@ -245,11 +246,11 @@ def classify(
 Decoded = tuple[ImageKey, "npt.NDArray[np.uint8] | None", str]
 
 
-def _read_ahead(pool: ThreadPoolExecutor, root: Path, keys: Iterable[ImageKey]) -> Iterator[Decoded]:
+def _read_ahead(pool: ThreadPoolExecutor, root: Path, keys: Iterable[ImageKey], ahead: int) -> Iterator[Decoded]:
     waiting: deque[Future[Decoded]] = deque()
     for key in keys:
         waiting.append(pool.submit(_decode, root, key))
-        if len(waiting) >= READ_AHEAD:
+        if len(waiting) >= ahead:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()

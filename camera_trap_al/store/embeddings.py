@@ -7,7 +7,6 @@ number are never used.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,11 +18,9 @@ import numpy.typing as npt
 
 from camera_trap_al.errors import ModelError
 from camera_trap_al.store import atomic, generations, shards
-from camera_trap_al.store.shards import SHARD_ROWS, FloatArray, RowArray
+from camera_trap_al.store.shards import SHARD_ROWS, FloatArray, Places, RowArray, Stored
 
-OPEN_SHARDS = 16
 SCALER = "scaler.npy"
-Places = npt.NDArray[np.intp] | slice
 
 
 def made_by(models: Path, number: int, catalog_id: str) -> str:
@@ -32,16 +29,22 @@ def made_by(models: Path, number: int, catalog_id: str) -> str:
     return f"{model}-{catalog_id[:16]}" if model else ""
 
 
+def is_of_catalog(mark: str, catalog_id: str) -> bool:
+    """Return whether what `made_by` returned is for the rows of this catalogue."""
+    return mark.endswith(f"-{catalog_id[:16]}")
+
+
 @dataclass
 class _Shard:
     name: str
     rows: npt.NDArray[np.int32]
     n_rows: int
-    crc32: str  # "" once it is verified
+    crc32: str
+    stored: Stored | None = None  # once it is verified
 
 
 class Vectors:
-    """The embeddings of one learner, read from memory-mapped shards and scaled.
+    """The embeddings of one learner, read from its shards and scaled. Threads may read at the same time.
 
     A shard is verified when it is first read. If it is damaged, all damaged ones are set aside, so that their rows count
     as uncovered and are embedded again, and the reader gets a `ModelError`.
@@ -62,7 +65,6 @@ class Vectors:
         self._place_of = np.zeros(0, dtype=np.int64)
         self._shards: list[_Shard] = []
         self._number_of: dict[str, int] = {}
-        self._open: OrderedDict[int, npt.NDArray[np.floating]] = OrderedDict()
         self._lock = threading.Lock()
         self.unreadable: set[int] = set()
         self.refresh()
@@ -77,7 +79,10 @@ class Vectors:
                 self._take_in(name)
 
     def _take_in(self, name: str) -> None:
-        facts, number = shards.read_facts(self.folder, name), len(self._shards)
+        try:
+            facts, number = shards.read_facts(self.folder, name), len(self._shards)
+        except OSError:
+            return  # a disk that stumbles: looked at again next time
         rows = facts["rows"] if facts and facts["made_by"] == self.made_by else np.zeros(0, np.int64)
         self._number_of[name] = number
         self._shards.append(_Shard(name, rows.astype(np.int32), len(rows), str(facts.get("crc32"))))
@@ -92,7 +97,6 @@ class Vectors:
         self._place_of[rows[self._place_of[rows] // SHARD_ROWS == number]] = -1
         self.unreadable.difference_update(rows.tolist())
         self._shards[number].rows = rows[:0]
-        self._open.pop(number, None)
         self.changes += 1
 
     def covers(self, rows: RowArray) -> npt.NDArray[np.bool_]:
@@ -103,6 +107,10 @@ class Vectors:
         covered = np.zeros(len(rows), dtype=bool)
         covered[known] = self._place_of[rows[known]] >= 0
         return covered
+
+    def usable(self, rows: RowArray) -> npt.NDArray[np.bool_]:
+        """Return, for each row, whether a shard holds a vector of it, its image being one that could be decoded."""
+        return self.covers(rows) & ~np.isin(rows, list(self.unreadable))
 
     def read(self, rows: RowArray) -> FloatArray:
         """Return the (n, d) scaled float32 vectors of covered rows, in the order given. Raises `ModelError`."""
@@ -126,7 +134,7 @@ class Vectors:
         assert self.covers(rows).all(), "a row without a vector was read"
         asked = np.full(len(self._place_of), -1, dtype=np.int64)
         asked[rows] = np.arange(len(rows))
-        for number, shard in enumerate(self._shards):
+        for number, shard in enumerate(list(self._shards)):
             places = asked[shard.rows]
             there = np.flatnonzero(places >= 0)
             if len(there):
@@ -139,31 +147,27 @@ class Vectors:
             yield places, load()
 
     def _load(self, number: int, places: Places) -> FloatArray:
-        with self._lock:
-            part = self._mapped(number)[places]
+        part = self._read_verified(self._shards[number], places)
         vectors = shards.widened(part) if part.dtype == np.float16 else np.array(part, dtype=np.float32)
         return scale(vectors, self.scaler) if self.scaler is not None else vectors
 
-    def _mapped(self, number: int) -> npt.NDArray[np.floating]:
-        """Return a memory-mapped, verified shard; only a few stay open, since each takes a file handle."""
-        shard = self._shards[number]
-        if number not in self._open:
-            stored = shards.map_vectors(self.folder, shard.name, shard.n_rows, shard.crc32)
-            if stored is None or (self.scaler is not None and stored.shape[1] != self.scaler.shape[1]):
+    def _read_verified(self, shard: _Shard, places: Places) -> npt.NDArray[np.floating]:
+        if shard.stored is None:
+            stored = Stored.of(self.folder, shard.name, shard.n_rows)
+            is_other = stored is None or self.scaler is not None and stored.shape[1] != self.scaler.shape[1]
+            if stored is None or is_other or not stored.fits(shard.crc32):
                 raise self._damaged(shard)
-            shard.crc32 = ""
-            self._open[number] = stored
-            if len(self._open) > OPEN_SHARDS:
-                self._open.popitem(last=False)
-        self._open.move_to_end(number)
-        return self._open[number]
+            shard.stored = stored
+        found = shard.stored.read(places)
+        if found is None:
+            raise self._damaged(shard)
+        return found
 
     def _damaged(self, shard: _Shard) -> ModelError:
-        # Another process may have done it by now.
-        if shard.name in shards.shard_names(self.folder):
+        with self._lock:
             shards.set_aside(self.folder, shard.name)
-        n = 1 + len(shards.set_damaged_shards_aside(self.folder))
-        self.refresh()
+            n = 1 + len(shards.set_damaged_shards_aside(self.folder))
+            self.refresh()
         return ModelError(
             f"{n} files of vectors in {self.folder} are damaged, {shard.name} is the first; they were set aside.",
             hint="Their images are embedded again. Is the disk sound?",

@@ -32,10 +32,10 @@ def encode_line(fields: Mapping[str, Any]) -> bytes:
     """
     text = json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
     # A file name that is no valid Unicode holds lone surrogates; written so, they are escapes of JSON.
-    line = bytearray(text.encode("utf-8", "backslashreplace"))
-    del text, line[-1:]  # a line of a million labels has 80 MB: no more copies than there must be
-    line += b', "crc32": "%08x"}\n' % zlib.crc32(line)
-    return bytes(line)
+    line = text.encode("utf-8", "backslashreplace")
+    del text  # a line of a million labels has 80 MB: no more copies than there must be
+    body = memoryview(line)[:-1]
+    return b"".join((body, b', "crc32": "%08x"}\n' % zlib.crc32(body)))
 
 
 def decode_line(raw: bytes, seq: int) -> Line | None:

@@ -24,19 +24,24 @@ SHARD_ROWS = 4096
 SHARD_FILE = re.compile(r"(\.bad-)?(shard-\d{6})\.json")
 # Below this a float16 loses digits.
 LEAST_HALF = float(np.finfo(np.float16).smallest_normal)
+# Of vectors farther apart than this each is read by itself.
+SCATTERED = 16
 FloatArray = npt.NDArray[np.float32]
 RowArray = npt.NDArray[np.int64]
+Places = npt.NDArray[np.intp] | slice
 
 
 @dataclass(frozen=True)
 class ShardFacts:
     """One shard as its `.json` describes it.
 
-    `problems` maps a row that could not be decoded to (code, text); `hashes` a row whose file could be read, decoded or
-    not, to the hash of its content (`images.content_hash`). Shards of 0.1.0 have no hashes.
+    `made_by`: as `embeddings.made_by` returns it. `problems` maps a row that could not be decoded to (code, text);
+    `hashes` a row whose file could be read, decoded or not, to the hash of its content (`images.content_hash`). Shards of
+    0.1.0 have no hashes.
     """
 
     name: str
+    made_by: str
     rows: RowArray
     problems: Mapping[int, tuple[str, str]]
     hashes: Mapping[int, str]
@@ -83,12 +88,12 @@ def write_shard(
         "format": generations.FORMAT,
         "made_by": made_by,
         "rows": rows.tolist(),
-        "rows_crc32": _crc32(rows),
         "crc32": _crc32(data),
         "problems": {str(row): list(problem) for row, problem in problems.items()},
         # One text is read several times faster than thousands of entries, and at each start it is read of every shard.
         "contents": ",".join((hashes or {}).get(row, "") for row in rows.tolist()),
     }
+    facts["facts_crc32"] = _facts_crc32(facts, rows)
     atomic.replace_json(folder / f"{name}.json", facts)
     return name
 
@@ -119,6 +124,11 @@ def _crc32(array: npt.NDArray[Any]) -> str:
     return f"{zlib.crc32(np.ascontiguousarray(array).data):08x}"
 
 
+def _facts_crc32(facts: Mapping[str, Any], rows: RowArray) -> str:
+    said = json.dumps([facts.get(name) for name in ("made_by", "crc32", "problems", "contents")])
+    return f"{zlib.crc32(said.encode('ascii'), zlib.crc32(rows.data)):08x}"
+
+
 def _shard_files(folder: Path) -> list[re.Match[str]]:
     if not folder.is_dir():
         return []
@@ -132,50 +142,116 @@ def shard_names(folder: Path) -> list[str]:
 
 
 def read_facts(folder: Path, name: str) -> dict[str, Any]:
-    """Return what a shard's `.json` holds, its rows as an array; {} if it is damaged."""
+    """Return what a shard's `.json` holds, its rows as an array; {} if it is damaged or gone.
+
+    Raises `OSError` where the disk does not answer.
+    """
     try:
         facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         facts["rows"] = np.array(facts["rows"], dtype=np.int64)
         good = {"made_by", "crc32", "problems"} <= facts.keys()
-        good = good and facts.get("rows_crc32") in (None, _crc32(facts["rows"]))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, AttributeError):
+        good = good and facts.get("facts_crc32") in (None, _facts_crc32(facts, facts["rows"]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError, AttributeError):
         return {}
     return facts if good else {}
 
 
 def read_shard_facts(folder: Path, name: str) -> ShardFacts:
-    """Return what a shard says of itself. Raises `ModelError` if its `.json` is damaged."""
+    """Return what a shard says of itself. Raises `ModelError` if its `.json` is damaged, `OSError` as `read_facts` does."""
     facts = read_facts(folder, name)
     if not facts:
-        raise ModelError(f"{folder / name}.json is damaged.", hint="The next start embeds its images again.")
+        raise ModelError(f"{folder / name}.json is damaged.", hint="Its images are embedded again. Is the disk sound?")
     problems = {int(row): (code, text) for row, (code, text) in facts["problems"].items()}
     each = zip(facts["rows"].tolist(), facts.get("contents", "").split(","), strict=False)
     # Up to 0.3.0 they were entries of their own.
     hashes = {int(row): str(digest) for row, digest in facts.get("hashes", {}).items()}
     hashes |= {row: digest for row, digest in each if digest}
-    return ShardFacts(name, facts["rows"], problems, hashes)
+    return ShardFacts(name, str(facts["made_by"]), facts["rows"], problems, hashes)
 
 
-def is_foreign(folder: Path, expected: str) -> bool:
-    """Return whether anything in a learner's folder was made by another model or for another catalogue."""
+def is_foreign(folder: Path, expected: str, newest_row: float = float("inf")) -> bool:
+    """Return whether anything in a learner's folder was made by another model or for another catalogue.
+
+    Rows after `newest_row` were given by a catalogue that was replaced by an older copy, which gives them to other images.
+    """
     manifest = generations.read_manifest(folder)
-    marks = {facts["made_by"] for name in shard_names(folder) if (facts := read_facts(folder, name))}
+    marks = {mark for name in shard_names(folder) if (mark := _made_by(folder, name, newest_row))}
     if manifest is not None:
-        marks.add(manifest.get("made_by"))
+        marks.add(str(manifest.get("made_by")))
     return not expected or bool(marks - {expected})
 
 
-def map_vectors(folder: Path, name: str, n_rows: int, crc32: str = "") -> npt.NDArray[np.floating] | None:
-    """Return a shard's stored (n_rows, d) vectors, memory-mapped; None if they are damaged.
-
-    With `crc32` all of them are read and compared with it. Raises `OSError` where the disk does not answer.
-    """
+def _made_by(folder: Path, name: str, newest_row: float) -> str:
     try:
-        stored = np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-    except (FileNotFoundError, ValueError, EOFError):
-        return None
-    fits = stored.ndim == 2 and stored.dtype in (np.float16, np.float32) and len(stored) == n_rows
-    return stored if fits and (not crc32 or crc32 == _crc32(stored)) else None
+        facts = read_facts(folder, name)
+    except OSError:
+        return ""
+    is_newer = bool(facts) and int(facts["rows"].max(initial=0)) > newest_row
+    return "a newer catalogue" if is_newer else str(facts.get("made_by", ""))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where the (n, d) vectors of a shard lie: in `path` from byte `offset` on.
+
+    They are read, not memory-mapped: the system ends a process that touches a map of a file which was cut short since, or
+    whose disk went away, and Windows lets nobody remove a file that is mapped.
+    """
+
+    path: Path
+    shape: tuple[int, int]
+    dtype: np.dtype[np.floating]
+    offset: int
+
+    @classmethod
+    def of(cls, folder: Path, name: str, n_rows: int) -> Stored | None:
+        """Return where the vectors of a shard of so many rows lie; None if the file is gone, cut short or of another form.
+
+        Raises `OSError` where the disk does not answer.
+        """
+        path = folder / f"{name}.npy"
+        try:
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (FileNotFoundError, ValueError, EOFError):
+            return None
+        fits = found.ndim == 2 and found.dtype in (np.float16, np.float32) and len(found) == n_rows
+        return cls(path, found.shape, found.dtype, found.offset) if fits and found.flags.c_contiguous else None
+
+    def fits(self, crc32: str) -> bool:
+        """Return whether all vectors together have this checksum."""
+        every = self.read(slice(0, self.shape[0]))
+        return every is not None and crc32 == _crc32(every)
+
+    def read(self, places: Places) -> npt.NDArray[np.floating] | None:
+        """Return the (b, d) vectors at b > 0 places; None if the file is gone or ends before. Raises `OSError`."""
+        try:
+            if isinstance(places, slice):
+                return self._read_range(places.start, places.stop)
+            first, last = int(places.min()), int(places.max()) + 1
+            if last - first <= SCATTERED * len(places):
+                within = self._read_range(first, last)
+                return None if within is None else within[places - first]
+            return self._read_each(places)
+        except FileNotFoundError:
+            return None
+
+    def _read_range(self, first: int, last: int) -> npt.NDArray[np.floating] | None:
+        n = (last - first) * self.shape[1]
+        found = np.fromfile(self.path, self.dtype, n, offset=self.offset + first * self._row_bytes)
+        return found.reshape(-1, self.shape[1]) if len(found) == n else None
+
+    def _read_each(self, places: npt.NDArray[np.intp]) -> npt.NDArray[np.floating] | None:
+        found = np.empty((len(places), self.shape[1]), dtype=self.dtype)
+        with self.path.open("rb") as file:
+            for vector, place in zip(found, places.tolist(), strict=True):
+                file.seek(self.offset + place * self._row_bytes)
+                if file.readinto(vector.data) != self._row_bytes:
+                    return None
+        return found
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.shape[1] * self.dtype.itemsize
 
 
 def damaged_shards(folder: Path, *, verify: bool = True) -> list[str]:
@@ -184,9 +260,10 @@ def damaged_shards(folder: Path, *, verify: bool = True) -> list[str]:
 
 
 def _is_damaged(folder: Path, name: str, *, verify: bool) -> bool:
-    facts = read_facts(folder, name)
     try:
-        return not facts or map_vectors(folder, name, len(facts["rows"]), facts["crc32"] if verify else "") is None
+        facts = read_facts(folder, name)
+        stored = Stored.of(folder, name, len(facts["rows"])) if facts else None
+        return stored is None or verify and not stored.fits(facts["crc32"])
     except OSError:
         return True
 
@@ -204,5 +281,6 @@ def set_damaged_shards_aside(folder: Path, *, verify: bool = True) -> list[str]:
 
 
 def set_aside(folder: Path, name: str) -> None:
-    """Rename a shard's `.json`, so that its rows count as uncovered again."""
-    atomic.rename_aside(folder / f"{name}.json", f".bad-{name}.json")
+    """Rename a shard's `.json`, so that its rows count as uncovered again; another process may have done it by now."""
+    if name in shard_names(folder):
+        atomic.rename_aside(folder / f"{name}.json", f".bad-{name}.json")

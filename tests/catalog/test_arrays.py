@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from scanning import put, scan
 
 from camera_trap_al.catalog import arrays
 from camera_trap_al.catalog.catalog import Catalog
-from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION, PoolCounts
+from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION, Found, PoolCounts, Seen
 from camera_trap_al.catalog.scan import Scan
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.seeds import key_hash
@@ -138,6 +139,28 @@ def test_images_are_read_once_for_each_change_of_the_pool_and_answers_for_each_o
     assert catalog.counts().unlabelled == 10 and reads[3:] == ["Images", "Answers"]
 
 
+def test_whatever_changes_the_images_that_are_shown_changes_the_version_of_the_pool(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    """What is kept while the version is the same, such as the lines of the selector, is then never that of other images."""
+    root = put(tmp_path / "pool", [f"{i % 3}/{i}.jpg" for i in range(20)] + ["0/a.png", "0/=cmd(1).jpg"])
+    scan(catalog, {POOL: root})
+    steps: tuple[Callable[[], Any], ...] = (
+        lambda: scan(catalog, {POOL: put(root, ["new.jpg"])}),
+        lambda: scan(catalog, {POOL: root}, tool="any"),
+        lambda: scan(catalog, {POOL: root}, allow_formula=True),
+        lambda: scan(catalog, {POOL: root}),
+        lambda: catalog.give_up([ImageKey("0", "3.jpg")]),
+        lambda: scan(catalog, {POOL: root}),
+        lambda: [(root / "new.jpg").unlink(), *(scan(catalog, {POOL: root}) for _ in range(3))],
+    )
+    for i, step in enumerate(steps):
+        before = catalog.pool_stamp, list(catalog.pool_keys(listed_only=True))
+        step()
+        after = catalog.pool_stamp, list(catalog.pool_keys(listed_only=True))
+        assert before[0][1] != after[0][1] and before[1] != after[1], i
+
+
 def test_a_scan_writes_nothing_of_files_that_are_as_they_were(catalog: Catalog, tmp_path: Path) -> None:
     folders = {POOL: put(tmp_path / "pool", [f"{i % 3}/{i}.jpg" for i in range(50)])}
     scan(catalog, folders)
@@ -150,3 +173,23 @@ def test_a_scan_writes_nothing_of_files_that_are_as_they_were(catalog: Catalog, 
     assert again.n_seen == 50 and file.read_bytes() == known
     again.finish(1.0)
     assert file.read_bytes() != known
+
+
+def test_answers_that_come_while_a_scan_is_under_way_count_for_the_images_known_before_it(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    """An image whose content changed has a new row by then, and must not be asked for again although it was answered."""
+    scan(catalog, {POOL: put(tmp_path / "pool", ["1/a.jpg", "1/b.jpg"]), TRAIN: put(tmp_path / "train", ["fox/c.jpg"])})
+    assert len(catalog.askable()[0]) == 2
+    catalog.add_found(POOL, [Found("1/a.jpg", 9, 9)], 2, Seen())
+    catalog.add_found(TRAIN, [Found("fox/c.jpg", 9, 9)], 2, Seen())
+    catalog.project({ImageKey("1", "a.jpg"): ("deer", None, 2)}.items(), 2, identity="x")
+    assert catalog.keys_of(catalog.askable()[0]) == [ImageKey("1", "b.jpg")]
+    assert sorted(catalog.labelled()[1]) == ["deer", "fox"] and catalog.counts().labelled == 1
+
+
+def test_answers_that_come_before_the_first_scan_has_ended_find_no_image_yet(catalog: Catalog) -> None:
+    assert catalog.labelled()[1] == []
+    catalog.add_found(TRAIN, [Found("fox/c.jpg", 1, 1, "fox")], 1, Seen())
+    catalog.project({ImageKey("1", "a.jpg"): ("deer", None, 2)}.items(), 2, identity="x")
+    assert catalog.labelled()[1] == [] == catalog.validation()[1]

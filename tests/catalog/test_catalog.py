@@ -135,6 +135,14 @@ def test_skips_and_labels_leave_the_askable(catalog: Catalog, folders: dict[str,
     assert catalog.counts().labelled == 0
 
 
+def test_an_image_that_is_projected_twice_at_once_has_one_answer(catalog: Catalog, folders: dict[str, Path]) -> None:
+    scan(catalog, folders)
+    image, other = list(catalog.pool_keys())[:2]
+    before = catalog.counts().unlabelled
+    catalog.project([(image, ("elk", None, 2)), (other, (None, None, 0))] * 2, 2, identity="x")
+    assert catalog.counts().unlabelled == before - 1 and catalog.labelled()[1].count("elk") == 1
+
+
 def test_links_are_not_followed_and_a_file_in_a_forbidden_folder_is_counted(tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool/loop").symlink_to(tmp_path / "pool")

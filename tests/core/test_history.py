@@ -36,6 +36,11 @@ def test_a_later_label_corrects_and_a_label_ends_a_skip() -> None:
     assert history.labels_since(1) == 2
 
 
+def test_images_of_which_a_line_says_the_same_share_one_label_in_memory() -> None:
+    history = History.of([labels(1, (A, "fox"), (B, "fox"), (C, "deer")), labels(2, (C, "fox"))])
+    assert history.labels[A] is history.labels[B] and history.labels[C] == ("fox", "oracle", 2)
+
+
 def test_an_unlabel_takes_label_and_skip_away() -> None:
     history = History.of([labels(1, (A, "fox")), labels(2, unlabels=[[*A]])])
     assert history.label_of(A) is None and not history.is_answered(A)

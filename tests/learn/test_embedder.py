@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from camera_trap_al.core.records import Item
-from camera_trap_al.errors import ModelError
+from camera_trap_al.errors import ImageUnreadableError, ModelError
 from camera_trap_al.learn.pace import BF16, FLOAT32, Way
 from camera_trap_al.learn.settings import ModelSettings
 
@@ -88,6 +88,25 @@ def test_bf16_is_chosen_where_it_is_faster_and_near_enough(bf16_rate, error, cho
     assert answer == chosen
 
 
+def test_both_precisions_are_tried_with_one_thread(monkeypatch):
+    wanted = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    threads = []
+    torch.set_num_threads(2)
+
+    def embed(images):
+        threads.append(torch.get_num_threads())
+        return wanted
+
+    def measure(ways, compute):
+        assert [compute(way) for way in ways] == [4, 4]
+        return ways[0], dict.fromkeys(ways, 1.0)
+
+    monkeypatch.setattr(engines, "measure", measure)
+    images = np.zeros((4, 256, 256, 3), np.uint8)
+    engines.choose_precision(embed, embed, torch.device("cpu"), images, wanted)
+    assert threads == [1, 1] and torch.get_num_threads() == 2
+
+
 def test_the_precision_chosen_is_part_of_the_model(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "measure", lambda ways, compute: (ways[-1], dict.fromkeys(ways, 1.0)))
     folder = make(tmp_path / "model")
@@ -143,6 +162,17 @@ def test_an_embedding_does_not_depend_on_its_batch(model):
     together, _ = embed_items(Embedder(model, "cpu"), ITEMS, read=noisy)
     alone, _ = embed_items(Embedder(model, "cpu", batch_size=1), ITEMS[::-1], read=noisy)
     assert np.allclose(together, alone[::-1], atol=1e-5)
+
+
+def test_images_that_cannot_be_read_are_progress_too(model):
+    def half_unreadable(item):
+        if item.row >= 12:
+            raise ImageUnreadableError("It cannot be read.", code="unreadable")
+        return noisy(item)
+
+    told = []
+    embed_items(Embedder(model, "cpu"), ITEMS, read=half_unreadable, tick=lambda progress: told.append(progress.done))
+    assert len(told) >= 12 + 3 and told == sorted(told) and told[-1] == len(ITEMS)
 
 
 def test_only_a_few_batches_are_read_ahead_of_the_network(model):

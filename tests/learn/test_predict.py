@@ -132,9 +132,20 @@ def test_progress_is_told_up_to_the_last_image(
     export: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("camera_trap_al.learn.predict.CHUNK_IMAGES", 16)
+    monkeypatch.setattr("camera_trap_al.learn.predict.usable_cores", lambda: 1)
     told: list[tuple[int, int]] = []
     predict(export, images, tmp_path / "out.csv", on_progress=lambda done, total: told.append((done, total)))
     assert told == [(16, 20), (20, 20)]
+
+
+def test_a_chunk_has_work_for_each_core(
+    export: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camera_trap_al.learn.predict.CHUNK_IMAGES", 8)
+    monkeypatch.setattr("camera_trap_al.learn.predict.usable_cores", lambda: 4)
+    told: list[int] = []
+    predict(export, images, tmp_path / "out.csv", on_progress=lambda done, total: told.append(done))
+    assert told == [16, 20]
 
 
 def test_a_stop_leaves_the_old_csv_and_nothing_else(export: Path, images: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +40,9 @@ def cut_short(path: Path) -> None:
 
 def of_another_model(path: Path) -> None:
     facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    path.with_suffix(".json").write_text(json.dumps({**facts, "made_by": "another"}), encoding="utf-8")
+    path.with_suffix(".json").write_text(
+        json.dumps({**facts, "made_by": "another", "facts_crc32": None}), encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize("damage", [end_bytes_changed, cut_short, of_another_model])
@@ -65,3 +69,25 @@ def test_damaged_shards_are_reported_and_made_anew(
     opened.close()
     assert len(labels) == 4 and [len(request.keys) for request in requests] == [4, 4]
     assert not set(requests[0].keys) & set(requests[1].keys)
+
+
+def test_shards_made_anew_under_names_that_were_taken_in_before_are_taken_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who removes the networks has the next one and its shards called as the first: broken images are found all the same."""
+    monkeypatch.setattr("camera_trap_al.learn.evaluate.confusion_figure", lambda *given: b"figure")
+    monkeypatch.setattr("camera_trap_al.learn.evaluate.curve_figure", lambda *given: b"figure")
+    work = make_world(tmp_path)
+    run(work)
+    for name in ("models", "cache"):
+        shutil.rmtree(work / name)
+    image = tmp_path / "pool" / "red2.jpg"
+    before = image.stat()
+    image.write_bytes(bytes(before.st_size))
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    run(work)
+    assert "red2.jpg" in (work / "data" / "quarantine.csv").read_text(encoding="utf-8-sig")
+    opened = Work.open(work)
+    names = {f"gen-000001/{name}" for name in shards.shard_names(learner_folder(work))}
+    assert opened.catalog.absorbed_shards() == names
+    opened.close()

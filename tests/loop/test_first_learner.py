@@ -11,11 +11,14 @@ import pytest
 from season import Season, is_quiet
 
 from camera_trap_al import embed_jobs, jobs
+from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.core.order import ORDER_SEED
-from camera_trap_al.errors import StopRequested
+from camera_trap_al.core.records import Item
+from camera_trap_al.errors import ImageUnreadableError, ModelError, StopRequested
 from camera_trap_al.facts import read_facts
 from camera_trap_al.learn.settings import SAVED, Progress
 from camera_trap_al.loop import Loop
+from camera_trap_al.reading import ImageReader
 from camera_trap_al.store import generations, shards
 from camera_trap_al.work import Work
 
@@ -54,13 +57,13 @@ def facts_of(work: Work) -> Any:
     return read_facts(work, worker_runs=True, rounds_left=float("inf"), resting=frozenset())
 
 
-def label(work: Work, n: int, species: tuple[str, ...] = ("red", "green")) -> list[int]:
-    """Let a person label n images that no request named; return their rows."""
+def label(work: Work, n: int, species: tuple[str, ...] = ("red", "green"), *, first: int = -1) -> list[int]:
+    """Let a person label n images in order from `first` on, or the last; return their rows."""
     order = work.catalog.in_order(work.seed(ORDER_SEED), "pool")
-    rows = order[-n:].tolist()
+    rows = order[first : first + n].tolist() if first >= 0 else order[-n:].tolist()
     keys = work.catalog.keys_of(rows)
     file = {
-        "name": f"{n}.csv",
+        "name": f"{n} from {first}.csv",
         "sha256": "0",
         "mtime_ns": n,
         "round": 1,
@@ -94,6 +97,36 @@ def test_what_was_asked_for_before_has_a_vector_as_soon_as_there_is_a_learner(wo
     do(work, "TRAIN")
     do(work, "EMBED_NEXT")
     assert set(work.catalog.keys_of(sum(rows_of_shards(work), []))) >= set(request.keys)
+
+
+def test_where_nothing_can_be_asked_for_a_learner_is_made_all_the_same(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = np.zeros(0, np.int64), np.zeros(0, np.uint64)
+    monkeypatch.setattr(Catalog, "askable", lambda self: nothing)
+    do(work, "TRAIN")
+    do(work, "EMBED_NEXT")
+    assert facts_of(work).learner == 1 and len(sum(rows_of_shards(work), [])) == FIRST
+
+
+def test_where_no_image_is_left_it_is_said_so(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Catalog, "in_order", lambda self, seed, *roots: np.zeros(0, np.int64))
+    with pytest.raises(ModelError, match="None of the images can be read"):
+        do(work, "TRAIN")
+
+
+def test_a_model_is_made_though_the_first_images_cannot_be_read(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = work.catalog.in_order(work.seed(ORDER_SEED), "validation", "pool").tolist()
+    read = ImageReader.__call__
+
+    def damaged(self: ImageReader, item: Item) -> Any:
+        if order.index(item.row) < len(order) - 4:
+            raise ImageUnreadableError("It cannot be read.", code="unreadable")
+        return read(self, item)
+
+    monkeypatch.setattr(ImageReader, "__call__", damaged)
+    do(work, "TRAIN")
+    assert facts_of(work).candidate == 1
 
 
 @pytest.mark.slow
@@ -130,6 +163,21 @@ def test_many_labels_do_not_hold_up_the_first_learner(work: Work) -> None:
     known = set(sum(rows_of_shards(work, 2), []))
     assert known > set(sum(rows_of_shards(work, 1), [])), "a later one has all that the current one has"
     assert known >= set(work.catalog.labelled()[0].tolist())
+
+
+@pytest.mark.slow
+def test_who_has_answered_all_that_is_embedded_does_not_wait_for_a_long_training(work: Work) -> None:
+    label(work, 40)
+    for name in ("TRAIN", "EMBED_NEXT"):
+        do(work, name)
+    assert facts_of(work).job == "TRAIN"
+    label(work, FIRST, first=0)
+    facts = facts_of(work)
+    assert (facts.askable, facts.coming, facts.job) == (0, 60 - 40 - FIRST, "EMBED")
+    no_more = read_facts(work, worker_runs=True, rounds_left=0, resting=frozenset())
+    assert no_more.job == "TRAIN", "nobody is to be asked"
+    do(work, "EMBED")
+    assert facts_of(work).job == "TRAIN"
 
 
 @pytest.mark.slow

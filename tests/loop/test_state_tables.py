@@ -12,7 +12,7 @@ from camera_trap_al.core.steps import JOBS, STEPS, Facts, next_job, next_step
 LOSS = 0.3
 FIRST = 4
 STEP_NAMES = list(dict.fromkeys(rule.name for rule in STEPS if rule.name != "WAITING"))
-JOB_NAMES = [rule.name for rule in JOBS]
+JOB_NAMES = list(dict.fromkeys(rule.name for rule in JOBS))
 AGAIN = "CATALOGUING again"
 VARIANTS = ["nothing", *STEP_NAMES, AGAIN, *JOB_NAMES, "random kills"]
 TRUTHS = {"CATALOGUING", "REGISTERING", "PROJECTING"}
@@ -71,6 +71,7 @@ class World:
             fitted=self.fitted,
             askable=askable,
             coming=left - askable,
+            starved=bool(learner and left and not askable),
             checkpoint=self.checkpoint,
             validated=self.checkpoint,
             evaluated=self.evaluated,
@@ -235,6 +236,14 @@ def test_the_first_learner_is_not_held_up_by_labels_and_the_rest_of_the_pool_wai
     assert next_job(replace(labelled, learner=1, uncovered=97_952)) == "TRAIN"
     assert next_job(replace(labelled, learner=1, uncovered=97_952, trainable=False)) == "EMBED"
     assert next_job(replace(labelled, learner=1, uncovered=97_952), {"TRAIN"}) == "EMBED"
+
+
+def test_a_person_who_has_answered_all_that_is_embedded_does_not_wait_for_a_training() -> None:
+    facts = Facts(newest=1, learner=1, untrained=True, trainable=True, train_epochs=5, uncovered=9, coming=9)
+    assert next_job(facts) == "TRAIN"
+    assert next_job(replace(facts, starved=True)) == "EMBED"
+    assert next_job(replace(facts, starved=True, newest=2, candidate=2)) == "EMBED"
+    assert next_job(replace(facts, starved=True), {"EMBED"}) == "TRAIN"
 
 
 def test_what_is_not_embedded_yet_does_not_end_the_season() -> None:

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import pytest
 from season import Season
@@ -19,6 +20,7 @@ from season import Season
 from camera_trap_al.core.durations import in_time, time_left
 from camera_trap_al.core.steps import Facts, Step
 from camera_trap_al.layout import WorkFolder
+from camera_trap_al.lease import Holder
 from camera_trap_al.lock import DaemonLock, take_lock
 from camera_trap_al_service.daemon import Heart, run
 from camera_trap_al_service.progress import LINE_EVERY_S, Bars, how_far
@@ -263,6 +265,43 @@ def test_what_an_earlier_run_said_is_not_taken_for_the_state_of_one_that_starts(
         held.release()
     assert "State: starting (running)" in text and "State: waiting (running)" in later
     assert not [word for word in ("old", "embedding", "Start it") if word in text]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"images": 3},
+        {"images": {}},
+        {"open": True, "awaited": None},
+        {"accuracy": "good"},
+        {"worker": "embed"},
+        {"worker": {"job": "embed", "phase": "x"}},
+        {"scan": [1]},
+        {"deaths": [1]},
+        {"problems": 3},
+    ],
+)
+def test_a_status_that_somebody_damaged_is_told_as_such(
+    damage: dict[str, object], new_season: Callable[..., Season]
+) -> None:
+    season = new_season()
+    note(season, **damage)
+    text = said_while_running(season, AT_S)
+    assert text.startswith("State: running\n") and "status.json is damaged" in text
+
+
+@pytest.mark.parametrize(("silent_s", "text"), [(30, "waiting (running)"), (600, "waiting (perhaps running; no sign")])
+def test_a_daemon_of_another_computer_that_gives_no_sign_is_not_said_to_run(
+    silent_s: float, text: str, new_season: Callable[..., Season]
+) -> None:
+    season = new_season()
+    note(season, host="field-laptop", pid=os.getpid())
+    there = replace(Holder.here(season.work, ""), host="field-laptop")
+    lease = season.work / "lease.json"
+    lease.write_text(json.dumps({"format": 1, **asdict(there)}), encoding="utf-8")
+    said = status_text(read_status(season.work, lease.stat().st_mtime + silent_s))
+    assert text in said and f"At work: process {there.pid} on field-laptop" in said
+    assert ("If field-laptop is not at work any more" in said) == (silent_s > 120)
 
 
 @pytest.fixture

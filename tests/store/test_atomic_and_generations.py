@@ -124,7 +124,7 @@ def test_a_shard_names_the_contents_it_was_made_from_and_old_ones_name_none(tmp_
     facts = shards.read_shard_facts(tmp_path, name)
     assert facts.hashes == {0: "0a", 1: "1b"} and facts.problems == problems and facts.rows.tolist() == [0, 1]
     told = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
-    del told["contents"]
+    del told["contents"], told["facts_crc32"]
     (tmp_path / f"{name}.json").write_text(json.dumps(told), encoding="utf-8")
     assert shards.read_shard_facts(tmp_path, name).hashes == {}
 
@@ -148,15 +148,6 @@ def test_a_shard_of_another_model_or_catalogue_is_never_read(tmp_path: Path) -> 
     shards.write_shard(tmp_path, np.arange(3, 6), np.ones((3, 2), np.float32), {}, made_by="other")
     assert embeddings.Vectors(tmp_path, "m").covers(np.arange(6)).tolist() == [True] * 3 + [False] * 3
     assert shards.is_foreign(tmp_path, "m")
-
-
-def test_many_shards_are_read_with_few_open_files(tmp_path: Path) -> None:
-    for i in range(40):
-        shards.write_shard(tmp_path, np.array([i]), np.full((1, 2), i, np.float32), {}, made_by="m")
-    vectors = embeddings.Vectors(tmp_path, "m")
-    assert (
-        vectors.read(np.arange(40))[:, 0].tolist() == list(range(40)) and len(vectors._open) <= embeddings.OPEN_SHARDS
-    )
 
 
 def models_and_embedding(tmp_path: Path, *kept_back: bool) -> tuple[Path, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,15 @@ def test_vectors_that_a_short_number_cannot_hold_are_stored_as_they_are(tmp_path
     assert (Vectors(tmp_path, "m").read(np.arange(6)) == vectors).all()
 
 
+@pytest.mark.parametrize("asked", [[0], [3, 900], [999, 0, 500, 0], list(range(0, 1000, 15)), list(range(0, 1000, 17))])
+def test_vectors_far_apart_and_close_together_are_the_right_ones(tmp_path: Path, asked: list[int]) -> None:
+    every = made(1000)
+    write(tmp_path, list(range(1000)), every)
+    vectors = Vectors(tmp_path, "m")
+    for _ in range(2):
+        assert (vectors.read(np.array(asked)) == every[asked]).all()
+
+
 def test_every_finite_short_number_is_widened_to_itself() -> None:
     half = np.arange(2**16, dtype=np.uint16).view(np.float16)
     finite = half[np.isfinite(half)]
@@ -69,12 +79,12 @@ def test_what_is_no_number_is_refused_and_nothing_is_written(tmp_path: Path, bad
 
 
 def test_a_shard_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    """Vectors of four bytes a number, hashes as entries of their own, no checksum of the rows."""
+    """Vectors of four bytes a number, hashes as entries of their own, no checksum of the facts."""
     vectors = np.random.default_rng(3).normal(size=(3, D)).astype(np.float32)
     name = write(tmp_path, [0, 1, 2], vectors * np.float32(1e6))
     np.save(tmp_path / f"{name}.npy", vectors)
     facts = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
-    del facts["rows_crc32"], facts["contents"]
+    del facts["facts_crc32"], facts["contents"]
     facts |= {"rows": [7, 3, 5], "hashes": {"3": "0a"}, "crc32": shards._crc32(vectors)}
     (tmp_path / f"{name}.json").write_text(json.dumps(facts), encoding="utf-8")
     assert shards.damaged_shards(tmp_path) == []
@@ -135,10 +145,14 @@ def flip(path: Path, at: int = -3) -> None:
     path.write_bytes(bytes(content))
 
 
-def other_rows(path: Path) -> None:
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    facts["rows"][0] = 8
-    path.write_text(json.dumps(facts), encoding="utf-8")
+def saying(name: str, value: object) -> Callable[[Path], object]:
+    """Return what has the facts of a shard say something else."""
+
+    def say(path: Path) -> None:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**facts, name: value}), encoding="utf-8")
+
+    return say
 
 
 NPY: dict[str, Callable[[Path], object]] = {
@@ -154,7 +168,10 @@ NPY: dict[str, Callable[[Path], object]] = {
 JSON: dict[str, Callable[[Path], object]] = {
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:-9]),
     "empty": lambda path: path.write_bytes(b""),
-    "of other rows": other_rows,
+    "of other rows": saying("rows", [8, 4, 5]),
+    "of another model": saying("made_by", "n"),
+    "another broken image": saying("problems", {"3": ["truncated", "cut"]}),
+    "another content": saying("contents", "0a,,"),
     "a list": lambda path: path.write_text("[]", encoding="utf-8"),
     "rows that are no numbers": lambda path: path.write_text('{"rows": ["a"]}', encoding="utf-8"),
 }
@@ -232,6 +249,32 @@ def test_a_disk_that_does_not_answer_is_no_damage(tmp_path: Path, monkeypatch: p
     assert (Vectors(tmp_path, "m", scaler).read(np.arange(9)) == made(100)[:9]).all()
 
 
+@pytest.mark.parametrize("asked", [[3, 4, 5], [5], [5, 8]], ids=str)
+def test_a_shard_that_is_cut_short_while_it_is_in_use_is_damage(tmp_path: Path, asked: list[int]) -> None:
+    """Were it memory-mapped, the system would end the process."""
+    vectors = Vectors(tmp_path, "m", good_and_bad(tmp_path))
+    vectors.read(np.arange(9))
+    for path in tmp_path.glob("shard-*.npy"):
+        os.truncate(path, 130)
+    with pytest.raises(ModelError, match="3 files"):
+        vectors.read(np.array(asked))
+    assert not vectors.covers(np.arange(9)).any()
+
+
+def test_facts_that_cannot_be_read_now_are_read_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good_and_bad(tmp_path)
+
+    def fail(*given: Any, **options: Any) -> Any:
+        raise PermissionError(13, "held by another program")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", fail)
+        vectors = Vectors(tmp_path, "m")
+        assert not vectors.covers(np.arange(9)).any() and not shards.is_foreign(tmp_path, "m")
+    vectors.refresh()
+    assert vectors.covers(np.arange(9)).all()
+
+
 def test_shards_that_another_process_sets_aside_are_let_go_of(tmp_path: Path) -> None:
     good_and_bad(tmp_path)
     vectors = Vectors(tmp_path, "m")
@@ -243,6 +286,7 @@ def test_shards_that_another_process_sets_aside_are_let_go_of(tmp_path: Path) ->
     vectors.refresh()
     assert vectors.covers(np.arange(9)).tolist() == [True, False, False] + [True] * 6
     assert vectors.changes == 5 and vectors.unreadable == {0}
+    assert vectors.usable(np.arange(9)).tolist() == [False] * 3 + [True] * 6
     shards.set_aside(tmp_path, "shard-000003")
     vectors.refresh()
     assert vectors.unreadable == set() and not vectors.covers(np.array([0])).any()
