@@ -78,7 +78,7 @@ def write_vectors(folder: Path, n_rows: int) -> None:
         # As `write_shard`, which waits for the disk each time.
         name = f"shard-{start // shards.SHARD_ROWS:06d}"
         (folder / f"{name}.npy").write_bytes(content)
-        said = json.dumps({**facts, "rows": part.tolist(), "rows_crc32": None})
+        said = json.dumps({**facts, "rows": part.tolist(), "facts_crc32": None})
         (folder / f"{name}.json").write_text(said, encoding="utf-8")
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from camera_trap_al.catalog.found import Found, Seen
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.loop import Loop
-from camera_trap_al.rounds import selector_lines
+from camera_trap_al.rounds import publish
 from camera_trap_al.store import embeddings, generations
 from camera_trap_al.store.shards import write_shard
 from camera_trap_al.work import Work
@@ -33,7 +35,7 @@ MOST_S, MOST_BESIDE_S, FACTOR = 5.0, 15.0, 20.0
 FEW, ROUNDS_OF_FEW = 1_000, 3
 REEMBEDDED = 2_000
 PX = 128  # pixels of a side: an epoch takes a minute rather than four
-MILLION, BLOCK = 1_000_000, 10_000
+MILLION, BLOCK, MOST_MB = 1_000_000, 10_000, 600.0
 TAKING_IN = frozenset({"REGISTERING", "PROJECTING", "TAKING_LABELS", "ANSWERING"})
 STABLE = f"stable: unchanged for {SETTLE_S:g} s (labels.settle_s), which is not counted"
 
@@ -160,37 +162,57 @@ def _plainly(folder: Path, made: MadeUp, n_labels: int) -> plain.Turnaround:
 
 @rows.register("S9")
 def largest_files(run: Run) -> Iterator[Figure]:
-    """Measure the selector of a million images, and a label file that has a row for each of them."""
+    """Measure the selector of a million images, and label files that have a labelled row for each of them."""
     n = 2_000 if run.tiny else MILLION
     made = _catalogue_only(run.folder, n)
     work = Work.open(made.work)
     try:
-        started = time.perf_counter()
-        work.selector.show(lambda: selector_lines(work), [_key(i) for i in range(0, n, n // ASKED)], 1)
-        first = time.perf_counter() - started
-        started = time.perf_counter()
-        work.selector.show(lambda: selector_lines(work), [_key(i) for i in range(1, n, n // ASKED)], 2)
-        again = time.perf_counter() - started
-        note = (
-            f"{work.folder.selector.stat().st_size / 1e6:.0f} MB; in the next round, of the same images: {again:.2f} s"
-        )
-        yield Figure(f"selector of {n} images, with label_request.json", first, "s", most=10.0, note=note)
-        with (work.folder.bin / "all.csv").open("w", encoding="utf-8", newline="") as file:
-            file.write("RootFolder,File,RelativePath,DateTime,Selected,Species,Note\r\n")
-            for key in map(_key, range(n)):
-                row = f"{key.file},{key.relative_path},2026-01-01 00:00:00,true,{made.label_of(key)}"
-                file.write(f"Root,{row},\r\n")
-        started = time.perf_counter()
-        Loop(work).run(until=lambda facts, step: step.name not in TAKING_IN)
-        seconds = time.perf_counter() - started
-        receipt = json.loads((work.folder.bin / "all.csv.receipt.json").read_text(encoding="utf-8"))
-        assert receipt["counts"]["accepted"] == n and work.catalog.mark == work.journal.end
+        seconds = []
+        for first in (0, 1):
+            keys = [_key(i) for i in range(first, n, n // ASKED)]
+            fields = {"round": first + 1, "strategy": "uniform", "seed": 0, "learner": 0, "checkpoint": 0}
+            work.append("request", fields | {"keys": [[*key] for key in keys], "predictions": []})
+            started = time.perf_counter()
+            publish(work)
+            seconds.append(time.perf_counter() - started)
+        size = work.folder.selector.stat().st_size / 1e6
+        note = f"{size:.0f} MB; in the next round, of the same images: {seconds[1]:.2f} s"
+        yield Figure(f"selector of {n} images, with label_request.json", seconds[0], "s", most=10.0, note=note)
+        path = _labelled_rows(run.folder / "rows.csv", made, n)
+        asked = len(work.history.requested)
+        for unrequested, taken in (("ignore", asked), ("accept", n - asked)):
+            labels = replace(work.config.labels, unrequested=unrequested)
+            work.config = replace(work.config, labels=labels)
+            text = f"label file of {n} rows taken in, all labelled, {taken} of them count"
+            note = f"labels.unrequested = {unrequested}"
+            yield Figure(text, _taken_in(work, path, taken), "s", most=30.0, note=note)
+            if peak := _peak_mb():
+                note = "of the whole process, from its start on, the lines of the selector included"
+                yield Figure(f"most memory until these {taken} are in", peak, "MB", most=MOST_MB, note=note)
     finally:
         work.close()
-    note = "read, checked, journalled, projected, receipt written"
-    yield Figure(f"label file of {n} rows taken in", seconds, "s", most=30.0, note=note)
-    if peak := _peak_mb():
-        yield Figure("memory of both, at most", peak, "MB", note="of the whole process")
+
+
+def _labelled_rows(path: Path, made: MadeUp, n: int) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for i in range(n):
+            key, species = _key(i), made.classes[i % len(made.classes)]
+            file.write(f"Root,{key.file},{key.relative_path},2026-01-01 00:00:00,true,{species},\r\n")
+    return path
+
+
+def _taken_in(work: Work, path: Path, taken: int) -> float:
+    """Return the seconds until a label file of these rows is read, checked, journalled, projected and answered."""
+    name = f"{work.config.labels.unrequested}.csv"
+    with (work.folder.bin / name).open("wb") as file, path.open("rb") as lines:
+        file.write(f"RootFolder,File,RelativePath,DateTime,Selected,Species,{name}\r\n".encode())
+        shutil.copyfileobj(lines, file)
+    started = time.perf_counter()
+    Loop(work).run(until=lambda facts, step: step.name not in TAKING_IN)
+    seconds = time.perf_counter() - started
+    receipt = json.loads((work.folder.bin / f"{name}.receipt.json").read_text(encoding="utf-8"))
+    assert receipt["counts"]["accepted"] == taken and work.catalog.mark == work.journal.end
+    return seconds
 
 
 def _catalogue_only(folder: Path, n: int) -> MadeUp:
