@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.children import ROOT
+from benchmarks.beside import daemon
 from benchmarks.figures import Figure, Run, rows
 from benchmarks.made_up import answer, tiny_jpeg
 from camera_trap_al.config import build
@@ -27,13 +25,6 @@ SPECIES = ("deer", "fox", "hare", "nothing")
 # A hundred images in so short a time is faster than anyone labels; sooner answers would only ask the machine for more.
 ANSWER_S = 15.0
 LONGEST_S = 630.0
-RUN = """
-import sys
-from benchmarks.__main__ import make_service_importable
-make_service_importable()
-from camera_trap_al_service.cli import main
-sys.exit(main())
-"""
 
 
 @rows.register("S13")
@@ -47,7 +38,8 @@ def first_request(run: Run) -> Iterable[Figure]:
     work.root.mkdir()
     work.config.write_text(config_text(build(given, "benchmarks")), encoding="utf-8")
     what = f"{n} new {'full-size photographs' if run.data else 'made-up images'} in {N_FOLDERS} folders"
-    with daemon(work.root) as started:
+    started = time.monotonic()
+    with daemon(work.root):
         requests, answered_s = [request_after(work, 0, started)], float("-inf")
         yield Figure(f"first request, {what}", requests[0]["after_s"], "s", most=60.0)
         while not requests[-1]["checkpoint"]:
@@ -91,18 +83,6 @@ def write_season(root: Path, n: int, contents: list[bytes]) -> None:
 def species_on(key: ImageKey) -> str:
     """Return the species that the person sees: one for each photograph."""
     return SPECIES[int(key.file[4:10]) % 34 % len(SPECIES)]
-
-
-@contextlib.contextmanager
-def daemon(work: Path) -> Iterator[float]:
-    """Run `camera-trap-al run` beside this; give the time at which it was started, and end it at the end."""
-    started = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-c", RUN, "run", str(work)], cwd=ROOT, stdout=2)
-    try:
-        yield started
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def request_after(work: WorkFolder, known: int, started: float) -> dict[str, Any]:

@@ -48,8 +48,9 @@ def starts(run: Run) -> Iterator[Figure]:
 def _rescan(made: MadeUp, folder: WorkFolder, size: str) -> Iterator[Figure]:
     before = _scans(folder)
     with daemon(made.work) as process:
-        is_looked_for = lambda: "scan" in _status(folder, process.pid) or _scans(folder) > before  # noqa: E731
-        wait_for(is_looked_for, "images are looked for", process)
+        wait_for(
+            lambda: "scan" in _status(folder, process.pid) or _scans(folder) > before, "images are looked for", process
+        )
         started, round_ = time.monotonic(), shown_round(folder)
         file = answer(made.work, made.label_of)
         receipt = file.with_name(f"{file.name}.receipt.json")

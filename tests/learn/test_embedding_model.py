@@ -30,18 +30,7 @@ TRAINING = TrainSettings(2, 0.002, loader="balanced", balanced_classes=3, balanc
 def imports():
     """Import what needs torch as the first of these tests runs: every test process reads this file, one runs it."""
     global DRAFT, Embedder, ImagesToEmbedding, PixelMemory, _by_export, continue_model, embed_items
-    global \
-        BF16_OFF, \
-        distance_off, \
-        engines, \
-        finish_model, \
-        has_draft, \
-        load_network, \
-        read_draft, \
-        read_facts, \
-        start_model, \
-        torch, \
-        train
+    global finish_model, has_draft, load_network, read_draft, read_facts, start_model, torch, train
     import torch
 
     from camera_trap_al.learn import pace
