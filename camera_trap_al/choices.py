@@ -10,6 +10,7 @@ from camera_trap_al.config import Config
 from camera_trap_al.core.matching import clashing_names, class_name_problem
 from camera_trap_al.errors import UsageError
 from camera_trap_al.jobs import model_settings, train_settings
+from camera_trap_al.learn.heads import AUTO, heads
 from camera_trap_al.strategies import strategies
 
 
@@ -20,6 +21,8 @@ def check_choices(config: Config) -> None:
             "No folder of images to label is named.", hint="Name it with --unlabelled, or in data.unlabelled."
         )
     strategies.check(config.query.strategy)
+    if config.classifier.head != AUTO:
+        heads.check(config.classifier.head)
     model_settings(config).check()
     train_settings(config.train, config.loader).check()
     train_settings(config.finetune, config.loader).check()

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
+from camera_trap_al.config_sequences import SequencesConfig
 from camera_trap_al.errors import UsageError
+from camera_trap_al.option import option
 from camera_trap_al.registry import did_you_mean
-
-
-def option(
-    default: Any,
-    text: str,
-    *,
-    choices: Iterable[str] = (),
-    low: float | None = None,
-    high: float = float("inf"),
-    alias: str = "",
-) -> Any:
-    """Describe one option; `alias` is the flat parameter name of `run_active_learning`."""
-    facts = {"text": text, "choices": tuple(choices), "low": low, "high": high, "alias": alias}
-    return field(default=default, metadata=facts)
 
 
 @dataclass(frozen=True)
@@ -79,6 +67,12 @@ class QueryConfig:
     )
     min_answered: float = option(0.9, "Fraction of a request that must be answered before the next one.", low=0)
     budget: int = option(0, "Images that may be asked for in all. 0: no limit.", low=0)
+    per_sequence: int = option(
+        1, "Images of one sequence in one request, as long as there are others. 0: any number, near-copies too.", low=0
+    )
+    random_share: float = option(
+        0.1, "Fraction of a request that is drawn at random, to say how good the classifier is.", low=0, high=1
+    )
 
 
 @dataclass(frozen=True)
@@ -215,6 +209,16 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
+class ClassifierConfig:
+    """What learns classes from embeddings and labels."""
+
+    head: str = option(
+        "auto",
+        "mlp, logistic, semi (uses images without a label too) or auto: what does best on labels it had not seen.",
+    )
+
+
+@dataclass(frozen=True)
 class LoaderConfig:
     """Balanced batches."""
 
@@ -265,6 +269,7 @@ class Config:
     labels: LabelsConfig = LabelsConfig()
     classes: ClassesConfig = ClassesConfig()
     query: QueryConfig = QueryConfig()
+    sequences: SequencesConfig = SequencesConfig()
     selector: SelectorConfig = SelectorConfig()
     images: ImagesConfig = ImagesConfig()
     cache: CacheConfig = CacheConfig()
@@ -272,6 +277,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     loader: LoaderConfig = LoaderConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
     validation: ValidationConfig = ValidationConfig()
     daemon: DaemonConfig = DaemonConfig()
 
@@ -286,9 +292,7 @@ class Config:
 
 
 NOT_YET = frozenset({"validation.audit_fraction", "validation.by"})
-ELSEWHERE = {
-    "output_dir": "name the work folder after `init`",
-}
+ELSEWHERE = {"output_dir": "name the work folder after `init`"}
 
 
 def option_fields() -> dict[str, dataclasses.Field[Any]]:

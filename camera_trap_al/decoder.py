@@ -169,8 +169,8 @@ def _answer(path: Path, px: int, box: Box | None, limits: DecodeLimits) -> None:
         _send({"content": content_hash(data)})
         _set_alarm(limits.decode_s + ALARM_GRACE_S)
         _fail_as_told(path.name)
-        image, kind = decode(data, path.name, px=px, box=box, limits=limits)
-        _send({"format": kind}, image.tobytes())
+        found = decode(data, path.name, px=px, box=box, limits=limits)
+        _send({"format": found.format, "taken": found.taken}, found.image.tobytes())
     except ImageUnreadableError as error:
         _send({"problem": [error.code, str(error)]})
     except MemoryError:

@@ -110,9 +110,10 @@ def _embed(job: Job, model: generations.Generation, folder: Path, rows: RowArray
             job.tick(Progress(progress.phase, done + progress.done, total))
 
         items = job.catalog.items(part, job.folders)
-        read.take_hashes()
+        read.take_hashes(), read.take_times()
         found, problems = embed_items(embedder, items, read=read, tick=tick)
-        shards.write_shard(folder, part, found, problems, mark, hashes=read.take_hashes())
+        hashes, times = read.take_hashes(), read.take_times()
+        shards.write_shard(folder, part, found, problems, mark, hashes=hashes, times=times)
         done, missing = done + len(part), missing[~np.isin(missing, part)]
         job.tick(Progress(SAVED, done, total))
     log.info("Finished extracting embedding (%d images in %s)", total, in_time(time.monotonic() - started))
@@ -132,13 +133,17 @@ def _verdict(job: Job, current: generations.Generation | None, candidate: Vector
     if not measured.any() or len(set(names)) < 2:
         return promoted
     wanted = [t for t, good in zip(truth, measured, strict=True) if good]
-    scores = [_accuracy(v, labelled[usable], names, rows[measured], wanted, job.seed(0)) for v in (candidate, now)]
+    # Without the images that have no label "semi" is "logistic", and of "auto" either will do to compare two networks.
+    head = "mlp" if job.config.classifier.head == "mlp" else "logistic"
+    scores = [
+        _accuracy(v, labelled[usable], names, rows[measured], wanted, job.seed(0), head) for v in (candidate, now)
+    ]
     return {"kept_back": scores[0] < scores[1], "accuracy": scores[0], "current": scores[1]}
 
 
 def _accuracy(
-    vectors: Vectors, rows: RowArray, species: list[str], test: RowArray, truth: list[str], seed: int
+    vectors: Vectors, rows: RowArray, species: list[str], test: RowArray, truth: list[str], seed: int, head: str
 ) -> float:
-    classifier = fit_classifier(vectors.read(rows), species, seed)
+    classifier = fit_classifier(vectors.read(rows), species, seed, head)
     best = classifier.predict_proba(vectors.read(test)).argmax(axis=1)
     return float(np.mean([classifier.classes[b] == t for b, t in zip(best, truth, strict=True)]))

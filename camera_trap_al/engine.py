@@ -24,7 +24,16 @@ from typing import TYPE_CHECKING, Any
 from camera_trap_al.core.records import Box
 from camera_trap_al.decoder import COMMAND, Decoder, DecoderGone
 from camera_trap_al.errors import ImageUnreadableError, StopRequested
-from camera_trap_al.images import DEFAULT_LIMITS, IMAGE_PX, DecodeLimits, content_hash, decode, read_file
+from camera_trap_al.images import (
+    DEFAULT_LIMITS,
+    IMAGE_PX,
+    NO_TIME,
+    DecodeLimits,
+    Picture,
+    content_hash,
+    decode,
+    read_file,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,10 +56,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as read: (px, px, 3) uint8 pixels, RGB, upright, and the `images.content_hash` of its file."""
+    """An image as read: (px, px, 3) uint8 pixels, RGB, upright; `images.content_hash` and `capture_time` of its file."""
 
     pixels: np.ndarray
     content: str
+    taken: int = NO_TIME
 
 
 class _CannotStart(Exception):
@@ -171,7 +181,7 @@ class Decoders:
             _raise_said(answer, path, content)
         self._note_format(path, str(answer["format"]))
         self._compare(path, px, box, time.perf_counter() - started)
-        return Decoded(_as_array(pixels, px), content)
+        return Decoded(_as_array(pixels, px), content, int(answer["taken"]))
 
     def _compare(self, path: Path, px: int, box: Box | None, in_process_s: float) -> None:
         """Let a thread decode what a process could, if that is still to be compared; choose after the last."""
@@ -294,12 +304,11 @@ class Decoders:
     def _read_in_thread(self, path: Path, px: int, box: Box | None) -> Decoded:
         data = read_file(path, self.limits)
         content = content_hash(data)
-        outcome: queue.SimpleQueue[tuple[bytes, str] | ImageUnreadableError] = queue.SimpleQueue()
+        outcome: queue.SimpleQueue[Picture | ImageUnreadableError] = queue.SimpleQueue()
 
         def work() -> None:
             try:
-                image, kind = decode(data, path.name, px=px, box=box, limits=self.limits)
-                outcome.put((image.tobytes(), kind))
+                outcome.put(decode(data, path.name, px=px, box=box, limits=self.limits))
             except ImageUnreadableError as error:
                 outcome.put(error)
 
@@ -311,8 +320,8 @@ class Decoders:
         if isinstance(result, ImageUnreadableError):
             result.content = content
             raise result
-        self._note_format(path, result[1])
-        return Decoded(_as_array(bytearray(result[0]), px), content)
+        self._note_format(path, result.format)
+        return Decoded(_as_array(bytearray(result.image.tobytes()), px), content, result.taken)
 
     def _note_format(self, path: Path, kind: str) -> None:
         """Say once per folder that files there are of another format than their names tell."""

@@ -125,6 +125,17 @@ class DivergedError(ModelError):
     """What a network computes are no longer numbers: the same again would end the same."""
 
 
+class NotANumberError(DivergedError):
+    """What is kept of an image holds something that is no number; `row` is the image's."""
+
+    def __init__(self, row: int, image: str = "") -> None:
+        super().__init__(
+            f"The embedding or the probabilities of {image or f'row {row}'} hold something that is no number.",
+            hint="Set the newest folder in models aside, so that it is made anew; if it comes again, report it: a defect.",
+        )
+        self.row = row
+
+
 class TemplateError(CameraTrapAlError):
     """A Timelapse template cannot be made or read."""
 

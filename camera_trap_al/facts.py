@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
+from camera_trap_al.calibrating import fit_digest, fit_rows, is_calibrated
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.core.matching import class_name_problem, folded
 from camera_trap_al.core.steps import Facts, next_job
@@ -110,24 +107,10 @@ def _learner_facts(work: Work, facts: Facts) -> Facts:
     return replace(facts, fit=fit, fittable=fittable, uncovered=uncovered)
 
 
-def fit_rows(work: Work, learner: int) -> tuple[embeddings.RowArray, list[str]]:
-    """Return the labelled rows that a learner has embedded, in the order of their key hashes, and their species."""
-    rows, species = work.cached("labelled", work.catalog.pool_stamp, work.catalog.labelled)
-    classes = set(work.history.classes)
-    usable = work.vectors(learner).usable(rows) & np.array([name in classes for name in species], dtype=bool)
-    return rows[usable], [name for name, good in zip(species, usable, strict=True) if good]
-
-
-def fit_digest(learner_id: str, classes: list[str], rows: embeddings.RowArray, species: list[str]) -> str:
-    """Return what a classifier is made from, as a short text."""
-    facts = json.dumps([learner_id, classes, rows.tolist(), species], ensure_ascii=False)
-    return hashlib.sha256(facts.encode("utf-8")).hexdigest()[:32]
-
-
 def _fit(work: Work, learner: int) -> tuple[str, bool]:
     rows, species = fit_rows(work, learner)
     learner_id = generations.identity(generations.folder_of(work.folder.embedding, learner))
-    return fit_digest(learner_id, work.history.classes, rows, species), len(set(species)) >= 2
+    return fit_digest(work, learner_id, rows, species), len(set(species)) >= 2
 
 
 def count_uncovered(work: Work, learner: int) -> int:
@@ -179,6 +162,7 @@ def _result_facts(work: Work, facts: Facts) -> Facts:
     due = rows <= REPORT_ROWS or reported.get("learner") != checkpoint.manifest["learner"]
     return replace(
         facts,
+        calibrated=checkpoint.number if is_calibrated(work, checkpoint) else 0,
         validated=checkpoint.number if _is_validated(work, facts, checkpoint) else 0,
         evaluated=metrics.get("checkpoint", 0),
         exported=checkpoint.number if checkpoint.number == exported else 0,

@@ -10,11 +10,13 @@ import hashlib
 import io
 import math
 import os
+import re
 import stat
 import zlib
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
@@ -48,7 +50,9 @@ COPY_AGAIN = "copy it again from the camera's card"
 ROWS_AT_ONCE = 256
 # A scaled decode keeps at least this many pixels a side for each one that is wanted, so that the resize still averages.
 OVERSAMPLING = 1.25
-EXIF_ORIENTATION, EXIF_IFD, EXIF_TIME_ORIGINAL, EXIF_TIME = 0x0112, 0x8769, 0x9003, 0x0132
+EXIF_ORIENTATION, EXIF_IFD, EXIF_TIME_ORIGINAL, EXIF_TIME, EXIF_SUBSECONDS = 0x0112, 0x8769, 0x9003, 0x0132, 0x9291
+EXIF_TIME_FORM = re.compile(r"(\d{4})\D(\d\d)\D(\d\d)\D(\d\d)\D(\d\d)\D(\d\d)", re.ASCII)
+NO_TIME = -1  # as in core/grouping.py, which needs numpy
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -77,6 +81,14 @@ class DecodeLimits:
 
 
 DEFAULT_LIMITS = DecodeLimits()
+
+
+class Picture(NamedTuple):
+    """A decoded image: RGB, px × px; the format of its file; `capture_time`."""
+
+    image: Image.Image
+    format: str
+    taken: int
 
 
 def read_image(
@@ -109,14 +121,13 @@ def read_image(
     import numpy as np
 
     path = Path(path)
-    image, _ = decode(read_file(path, limits), path.name, px=px, box=box, limits=limits)
-    return np.array(image)
+    return np.array(decode(read_file(path, limits), path.name, px=px, box=box, limits=limits).image)
 
 
 def decode(
     data: bytes, name: str, *, px: int = IMAGE_PX, box: Box | None = None, limits: DecodeLimits = DEFAULT_LIMITS
-) -> tuple[Image.Image, str]:
-    """Decode the content of an image file as `read_image` does; return the RGB image, px × px, and its format.
+) -> Picture:
+    """Decode the content of an image file as `read_image` does.
 
     `name` stands in the texts of `ImageUnreadableError`.
     """
@@ -130,7 +141,8 @@ def decode(
         image.load()
         upright = _upright(image)
         crop = _crop_of(upright, box)
-        return _to_rgb(upright).resize((px, px), Image.Resampling.BILINEAR, box=crop), image.format or ""
+        resized = _to_rgb(upright).resize((px, px), Image.Resampling.BILINEAR, box=crop)
+        return Picture(resized, image.format or "", capture_time(image))
     # Decoders of foreign bytes raise whatever they meet (struct.error, IndexError, SyntaxError, MemoryError, …).
     except Exception as error:
         raise _unreadable(name, error) from error
@@ -153,20 +165,33 @@ def hash_file(path: Path | str) -> str:
     return digest.hexdigest()
 
 
-def capture_time(path: Path | str) -> str | None:
-    """Return when a photograph was taken, as its EXIF says ("2026:11:22 10:00:00"), or None.
+def capture_time(image: Image.Image) -> int:
+    """Return when a photograph was taken, in milliseconds since 1970 by the camera's own clock, or -1 if it does not say.
 
-    The camera's own clock, without a time zone. None also for files that cannot be read.
+    DateTimeOriginal of its EXIF, with SubSecTimeOriginal; else DateTime. A time zone is not known.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            exif = image.getexif()
-            time = exif.get_ifd(EXIF_IFD).get(EXIF_TIME_ORIGINAL) or exif.get(EXIF_TIME)
-    # As above; a time is a help, never a condition.
+        exif = image.getexif()
+        details = exif.get_ifd(EXIF_IFD)
+        found = EXIF_TIME_FORM.match(str(details.get(EXIF_TIME_ORIGINAL) or exif.get(EXIF_TIME) or "").strip())
+        if found is None:
+            return NO_TIME
+        fraction = re.sub("[^0-9].*", "", str(details.get(EXIF_SUBSECONDS) or ""))
+        year, month, day, hour, minute, second = map(int, found.groups())
+        seconds = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc).timestamp()
+        return max(round(seconds) * 1000 + int(fraction[:3].ljust(3, "0")), NO_TIME)
+    # Broken metadata again: a time is a help, never a condition.
     except Exception:
-        return None
-    text = str(time or "").strip("\0 ")
-    return text or None
+        return NO_TIME
+
+
+def read_capture_time(path: Path | str) -> int:
+    """Return the `capture_time` of an image file, of which only the header is read; -1 also where that cannot be."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return capture_time(image)
+    except Exception:
+        return NO_TIME
 
 
 def read_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:

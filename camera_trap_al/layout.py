@@ -132,6 +132,10 @@ class WorkFolder:
         return self.state / "checkpoints"
 
     @property
+    def calibration(self) -> Path:
+        return self.state / "calibration.json"
+
+    @property
     def cache(self) -> Path:
         return self.state / "cache"
 

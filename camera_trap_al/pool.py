@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from camera_trap_al.errors import StopRequested
 from camera_trap_al.learn.classifier import Classifier, one_thread
 from camera_trap_al.store.embeddings import Places, Vectors
 from camera_trap_al.store.shards import SHARD_ROWS, FloatArray
-from camera_trap_al.strategies import LabelledBlock, PoolBlock
+from camera_trap_al.strategies import LabelledBlock, PoolBlock, check_numbers
 
 MOST_THREADS = 4
 T = TypeVar("T")
@@ -46,6 +46,10 @@ class WorkPool:
         """The classes, in the order of the columns of `proba`."""
         return self.classifier.classes if self.classifier else ()
 
+    def only(self, which: npt.NDArray[np.bool_]) -> WorkPool:
+        """Return the pool of some of its rows."""
+        return replace(self, rows=self.rows[which], key_hashes=self.key_hashes[which])
+
     def tick(self) -> None:
         """Raise `StopRequested` where the program is to end."""
         if self.stop():
@@ -54,14 +58,15 @@ class WorkPool:
     def unlabelled_blocks(self) -> Iterator[PoolBlock]:
         """Yield the askable rows a shard at a time, in the order of the shards. Raises `StopRequested`."""
         vectors, classifier = self.vectors, self.classifier
-        if vectors is None or classifier is None:
+        if vectors is None:
             nothing = np.zeros((len(self.rows), 0), dtype=np.float32)
             yield PoolBlock(self.rows, self.key_hashes, nothing, nothing)
             return
 
         def classified(places: Places, load: Callable[[], FloatArray]) -> PoolBlock:
             embeddings = load()
-            proba = classifier.predict_proba(embeddings)
+            nothing = np.zeros((len(embeddings), 0), dtype=np.float32)
+            proba = classifier.predict_proba(embeddings) if classifier else nothing
             return PoolBlock(self.rows[places], self.key_hashes[places], proba, embeddings)
 
         with one_thread():
@@ -74,17 +79,19 @@ class WorkPool:
 
         Raises `StopRequested`.
         """
-        if self.vectors is None or self.classifier is None:
+        if self.vectors is None:
             return
         rows, species = self.labelled()
-        place = {name: i for i, name in enumerate(self.classifier.classes)}
+        place = {name: i for i, name in enumerate(self.classes)}
         labels = np.array([place.get(name, -1) for name in species], dtype=np.int64)
         usable = self.vectors.usable(rows)
         rows, labels = rows[usable], labels[usable]
         for start in range(0, len(rows), SHARD_ROWS):
             self.tick()
             here = slice(start, start + SHARD_ROWS)
-            yield LabelledBlock(self.vectors.read(rows[here]), labels[here])
+            embeddings = self.vectors.read(rows[here])
+            check_numbers(rows[here], embeddings)
+            yield LabelledBlock(embeddings, labels[here])
 
 
 def ahead(call: Callable[..., T], tasks: Iterable[tuple[object, ...]]) -> Iterator[T]:

@@ -16,7 +16,7 @@ from camera_trap_al.config import Config
 from camera_trap_al.core.records import Item
 from camera_trap_al.engine import Decoded, shared
 from camera_trap_al.errors import ImagesOfflineError, ImageUnreadableError
-from camera_trap_al.images import IMAGE_PX, OVERSAMPLING, DecodeLimits
+from camera_trap_al.images import IMAGE_PX, NO_TIME, OVERSAMPLING, DecodeLimits, read_capture_time
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.data import answers
 from camera_trap_al.store.pixels import PixelArray, PixelCache
@@ -41,7 +41,7 @@ def open_cache(folder: WorkFolder, config: Config, catalog: Catalog) -> PixelCac
 
 
 class ImageReader:
-    """Gives the pixels of items, and remembers the hashes of their contents until these are taken.
+    """Gives the pixels of items, and remembers the hashes of their contents and their capture times until these are taken.
 
     Items are read from the decoded cache, or decoded in child processes and then kept there.
 
@@ -68,6 +68,7 @@ class ImageReader:
         self._folders, self._known_top = folders, list(known_top)
         self._px, self._cache, self._labelled = px, cache, frozenset(int(row) for row in labelled)
         self._hashes: dict[int, str] = {}
+        self._times: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def __call__(self, item: Item) -> np.ndarray:
@@ -81,12 +82,13 @@ class ImageReader:
         """
         stamp = stamp_of(item, self._folders.values())
         if self._cache is not None and (kept := self._cache.read(item.row, stamp)) is not None:
-            self._note(item, kept.content)
+            # Up to 0.4.0 the cache kept none.
+            self._note(item, kept.content, read_capture_time(item.path) if kept.taken is None else kept.taken)
             return enlarged(kept.pixels)
         try:
             decoded = self._read(item)
         except ImageUnreadableError as error:
-            self._note(item, error.content)
+            self._note(item, error.content, NO_TIME)
             raise
         except PermissionError:
             raise
@@ -98,10 +100,11 @@ class ImageReader:
                 ) from error
             text = f"{Path(item.path).name} is not there or cannot be read ({error.strerror})."
             raise ImageUnreadableError(text, code="missing") from error
-        self._note(item, decoded.content)
+        self._note(item, decoded.content, decoded.taken)
         if self._cache is not None:
             is_labelled = item.row in self._labelled
-            self._cache.keep(item.row, stamp, decoded.pixels, decoded.content, is_labelled=is_labelled)
+            content, taken = decoded.content, decoded.taken
+            self._cache.keep(item.row, stamp, decoded.pixels, content, taken=taken, is_labelled=is_labelled)
         return enlarged(decoded.pixels)
 
     def keeps(self, item: Item) -> bool:
@@ -113,6 +116,12 @@ class ImageReader:
         with self._lock:
             taken, self._hashes = self._hashes, {}
         return taken
+
+    def take_times(self) -> dict[int, int]:
+        """Return row → capture time of what was read since the last call, of the images that have one."""
+        with self._lock:
+            times, self._times = self._times, {}
+        return times
 
     def _read(self, item: Item) -> Decoded:
         try:
@@ -131,10 +140,12 @@ class ImageReader:
                 return not (is_online(Path(folder), known) if known else answers(Path(folder)))
         return not answers(path.parent)
 
-    def _note(self, item: Item, content: str) -> None:
-        if content:
-            with self._lock:
+    def _note(self, item: Item, content: str, taken: int) -> None:
+        with self._lock:
+            if content:
                 self._hashes[item.row] = content
+            if taken != NO_TIME:
+                self._times[item.row] = taken
 
 
 def enlarged(pixels: PixelArray) -> PixelArray:

@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from camera_trap_al.calibrating import fit_digest, fit_rows, head_to_use, read_finite, unlabelled_sample
 from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.spreadsheets import is_safe_name
 from camera_trap_al.core.steps import Facts
 from camera_trap_al.exporters import ExportCheckError, ExportSource, exporters, write_check
-from camera_trap_al.facts import fit_digest, fit_rows
 from camera_trap_al.labels.lines import LabelLines
 from camera_trap_al.labels.timelapse import Predictions, write_labels, write_predictions, write_problems
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.classifier import fit_classifier, load_classifier, save_classifier
 from camera_trap_al.learn.evaluate import evaluate as measure
 from camera_trap_al.learn.evaluate import write_learning_curve, write_results
+from camera_trap_al.propagation import propagated
 from camera_trap_al.rounds import askable_pool, selector_lines
 from camera_trap_al.space import MB, folder_bytes, require_space, require_space_for_next
 from camera_trap_al.store import atomic, embeddings, generations
@@ -37,9 +38,18 @@ def fit(work: Work, facts: Facts) -> None:
     assert learner is not None
     rows, species = fit_rows(work, learner.number)
     started = time.monotonic()
-    log.info("classifier: fitting on %d labels", len(rows))
+    head, temperature = head_to_use(work)
+    log.info("classifier: fitting on %d labels (%s)", len(rows), head)
     vectors = work.vectors(learner.number)
-    classifier = fit_classifier(vectors.read(rows), species, work.seed("fit", work.journal.end, learner.number))
+    more, theirs = propagated(work, learner.number, rows, species)
+    classifier = fit_classifier(
+        read_finite(work, learner.number, np.concatenate([rows, more])),
+        [*species, *theirs],
+        work.seed("fit", work.journal.end, learner.number),
+        head,
+        unlabelled=unlabelled_sample(work, learner.number, head),
+        temperature=temperature,
+    )
     number = generations.next_number(work.folder.checkpoints)
     require_space_for_next(work.folder.checkpoints, work.config.daemon.min_free_mb)
     hidden = generations.hidden_folder_of(work.folder.checkpoints, number)
@@ -56,8 +66,9 @@ def fit(work: Work, facts: Facts) -> None:
             "kind": "checkpoint",
             "learner": learner.number,
             "learner_id": generations.identity(learner.folder),
-            "fit": fit_digest(generations.identity(learner.folder), work.history.classes, rows, species),
+            "fit": fit_digest(work, generations.identity(learner.folder), rows, species),
             "n_labels": len(rows),
+            "n_propagated": len(more),
             "journal": work.journal.end,
             "classes": list(classifier.classes),
         },
@@ -162,7 +173,7 @@ def evaluate(work: Work) -> None:
     classifier = load_classifier(checkpoint.folder)
     proba = classifier.predict_proba(work.vectors(checkpoint.manifest["learner"]).read(rows))
     predicted = [classifier.classes[i] for i in proba.argmax(axis=1)]
-    metrics = measure(truth, predicted, sorted({*work.history.classes, *truth}))
+    metrics = measure(truth, predicted, sorted({*work.history.classes, *truth}), proba.max(axis=1))
     n_labels = checkpoint.manifest["n_labels"]
     results = work.folder.test_results / f"train_set_size_{n_labels}"
     facts = {"checkpoint": checkpoint.number, "learner": checkpoint.manifest["learner"], "train_set_size": n_labels}

@@ -10,20 +10,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from camera_trap_al import embed_jobs
 from camera_trap_al.catalog.found import POOL
+from camera_trap_al.core.grouping import NO_TIME
 from camera_trap_al.core.order import ORDER_SEED
 from camera_trap_al.core.records import Item, Prediction
 from camera_trap_al.core.steps import Facts
-from camera_trap_al.engine import shared, usable_cores
-from camera_trap_al.errors import ImagesOfflineError, ImageUnreadableError
+from camera_trap_al.engine import Decoded, shared, usable_cores
+from camera_trap_al.errors import ImagesOfflineError, ImageUnreadableError, NotANumberError
 from camera_trap_al.labels.lines import SelectorLines
 from camera_trap_al.labels.timelapse import FINISHED
 from camera_trap_al.learn.classifier import load_classifier, one_thread
 from camera_trap_al.learn.data import map_ahead
 from camera_trap_al.pool import WorkPool
 from camera_trap_al.reading import decode_limits
+from camera_trap_al.sequences import Crowd, compose_request, in_turns
 from camera_trap_al.store import generations
-from camera_trap_al.strategies import strategies
 from camera_trap_al.work import Work, image_folders, is_online
 
 LOOK_S = 5.0
@@ -70,8 +72,12 @@ def query(work: Work, facts: Facts) -> None:
     checkpoint = work.checkpoint()
     pool = askable_pool(work, checkpoint)
     name = work.config.query.strategy if checkpoint else "uniform"
-    with one_thread():
-        rows = strategies[name].query(pool, n, seed) if facts.learner else _readable(work, pool, n)
+    try:
+        with one_thread():
+            rows, n_drawn = compose_request(work, pool, name, n, seed) if facts.learner else _readable(work, pool, n)
+    except NotANumberError as error:
+        (key,) = work.catalog.keys_of([error.row])
+        raise NotANumberError(error.row, "/".join(filter(None, key))) from error
     if rows is None:
         return
     if len(rows) == 0:
@@ -89,6 +95,7 @@ def query(work: Work, facts: Facts) -> None:
             "checkpoint": checkpoint.number if checkpoint else 0,
             "keys": [[*key] for key in keys],
             "predictions": [[p.species, round(p.confidence, 4)] for p in predictions],
+            "random": list(range(n_drawn)),
         },
     )
     log.info("request: round %d, %d images chosen by %s", number, len(keys), name)
@@ -124,36 +131,47 @@ def _predict(pool: WorkPool, rows: npt.NDArray[np.int64]) -> list[Prediction]:
     ]
 
 
-def _readable(work: Work, pool: WorkPool, n: int) -> npt.NDArray[np.int64] | None:
-    """Return n rows that can be read, fewer if there are no more, None if other steps should have a turn first."""
+def _readable(work: Work, pool: WorkPool, n: int) -> tuple[npt.NDArray[np.int64] | None, int]:
+    """Return n rows that can be read, all drawn at random, and how many; None if other steps should have a turn first.
+
+    Of one sequence there are no more than may be, as long as others were found among twice as many images.
+    """
     decoders, started = shared(decode_limits(work.config), work.config.images.processes), time.monotonic()
     folders = {kind: str(path) for kind, path in image_folders(work.config).items()}
     # The first images of those that the first learner embeds, so that it has a vector for each label.
     stamp = work.catalog.pool_stamp[1]
     order = work.cached("first rows", stamp, lambda: work.catalog.in_order(work.seed(ORDER_SEED), POOL))
     drawn = order[np.isin(order, pool.rows)]
+    drawn = np.concatenate([in_turns(work, drawn[: embed_jobs.FIRST_ROWS]), drawn[embed_jobs.FIRST_ROWS :]])
+    crowd = Crowd(work.config.query.per_sequence, work.config.sequences.gap_s)
     good: list[int] = []
+    kept_back: list[int] = []
+    times: dict[int, int] = {}
 
-    def look(item: Item) -> tuple[Item, ImageUnreadableError | OSError | None]:
+    def look(item: Item) -> tuple[Item, Decoded | ImageUnreadableError | OSError]:
         try:
-            decoders.read(item.path, stop=work.stop)
+            return item, decoders.read(item.path, stop=work.stop)
         except (ImageUnreadableError, OSError) as error:
             return item, error
-        return item, None
 
     items = (item for row in drawn for item in work.catalog.items([int(row)], folders))
     with closing(map_ahead(look, items, ahead=usable_cores())) as looked:
         for item, error in looked:
-            if error is None:
-                good.append(item.row)
-                if len(good) == n:
+            if isinstance(error, Decoded):
+                if error.taken != NO_TIME:
+                    times[item.row] = error.taken
+                (good if crowd.has_room(item.path, error.taken) else kept_back).append(item.row)
+                if len(good) == n or len(kept_back) > n:
                     break
             elif isinstance(error, ImageUnreadableError):
                 work.catalog.quarantine(item.row, error.code, str(error), error.content)
                 if time.monotonic() - started > LOOK_S:
-                    return None
+                    return None, 0
             elif not is_online(Path(folders[POOL]), work.catalog.fact("top", [])):
                 raise ImagesOfflineError(f"The folder {folders[POOL]} does not answer.") from error
             else:
                 log.debug("passed over %s: %s", item.path, error)
-    return np.array(good, dtype=np.int64)
+    if times:
+        work.catalog.note_times(times)
+    rows = np.array([*good, *kept_back][:n], dtype=np.int64)
+    return rows, len(rows)

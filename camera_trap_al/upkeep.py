@@ -205,6 +205,6 @@ def absorb(work: Work) -> None:
         # The catalogue was made anew meanwhile, and these are rows of the old one.
         shards.set_aside(folder, name)
         return
-    work.catalog.absorb(f"{folder.name}/{name}", shard.problems, shard.hashes)
+    work.catalog.absorb(f"{folder.name}/{name}", shard.problems, shard.hashes, shard.times)
     if shard.problems:
         log.warning("images: %d of %d cannot be used; see data/quarantine.csv", len(shard.problems), len(shard.rows))

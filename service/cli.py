@@ -14,8 +14,10 @@ from pathlib import Path
 from camera_trap_al.errors import EXIT_PROBLEM, CameraTrapAlError, UsageError
 from camera_trap_al.store import atomic
 from camera_trap_al.version import program_version
+from camera_trap_al_service.arguments import fraction, key_values, whole
 from camera_trap_al_service.logs import say, say_text
 from camera_trap_al_service.progress import Bars, log_to_terminal
+from camera_trap_al_service.simulate_verb import add_simulate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,8 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_readers(verbs)
     _add_wishes(verbs)
     _add_results(verbs)
+    add_simulate(verbs)
     demo = verbs.add_parser("demo", help="run the whole main job on pictures that come with the program")
-    demo.add_argument("--seed", type=_whole, default=1, metavar="N", help="seed of all random choices (default 1)")
+    demo.add_argument("--seed", type=whole, default=1, metavar="N", help="seed of all random choices (default 1)")
     demo.add_argument("--dir", type=Path, default=None, metavar="DIR", help="new folder to work in")
     demo.set_defaults(verb=_demo)
     return parser
@@ -87,22 +90,6 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_given: object) -> None:
         say(f"camera-trap-al {program_version()}")
         parser.exit()
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number")
-    return int(text)
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number between 0 and 1")
-    return value
 
 
 def _add_init(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -120,7 +107,7 @@ def _add_init(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def _add_run(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     run = verbs.add_parser("run", help="train, ask for labels, take them, ask again, until stopped")
     run.add_argument("work", type=Path, metavar="WORK")
-    run.add_argument("--max-rounds", type=_whole, default=None, metavar="N", help="end after N requests were answered")
+    run.add_argument("--max-rounds", type=whole, default=None, metavar="N", help="end after N requests were answered")
     run.add_argument(
         "--until",
         choices=("waiting", "idle"),
@@ -166,7 +153,7 @@ def _add_wishes(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     labels.add_argument("work", type=Path, metavar="WORK")
     labels.add_argument("image", nargs="?", metavar="IMAGE", help="path from the folder of images on")
     labels.add_argument(
-        "--undo", type=_whole, default=None, metavar="SEQ", help="withdraw what the file with this number brought"
+        "--undo", type=whole, default=None, metavar="SEQ", help="withdraw what the file with this number brought"
     )
     labels.set_defaults(verb=_labels)
     imported = verbs.add_parser(
@@ -204,19 +191,14 @@ def _add_results(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     predict.add_argument("images", type=Path, metavar="IMAGES")
     predict.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
     predict.add_argument("--probabilities", action="store_true", help="one column for each class too")
-    predict.add_argument("--min-confidence", type=_fraction, default=None, metavar="P", help="below it: unknown")
+    predict.add_argument("--min-confidence", type=fraction, default=None, metavar="P", help="below it: unknown")
     predict.set_defaults(verb=_predict)
 
 
 def _init(options: argparse.Namespace) -> int:
     from camera_trap_al_service.init import init
 
-    given: dict[str, str] = {}
-    for text in options.options:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"-o {text} is not KEY=VALUE.", hint="Such as -o active_batch=25.")
-        given[key.strip()] = value.strip()
+    given = key_values(options.options)
     folders = {
         "data.train": options.train,
         "data.unlabelled": options.unlabelled,

@@ -46,9 +46,13 @@ from camera_trap_al_service.stopping import Stopping
 
 WHERE = "run_active_learning"
 CALLER = "use_checkpoints"
-# Rounds are whole, training comes first and between them, and all kinds of images in sub-folders are asked for.
+# Rounds are whole and hold what the strategy wants, nothing else; training comes first and between them; all kinds of
+# images in sub-folders are asked for.
 OF_A_NEW_FOLDER = {"labels.tool": "any", "selector.top_images": False}
-OF_EACH_CALL = {"query.min_answered": 1.0, "train.min_labels": 1, "daemon.worker": "inline"}
+OF_EACH_CALL = {
+    **{"query.min_answered": 1.0, "query.per_sequence": 0, "query.random_share": 0.0},
+    **{"train.min_labels": 1, "daemon.worker": "inline"},
+}
 THEIR_CHECKPOINT = ("data/data_loader.pt", "classifier/classifier.pkl", "classifier/active_learning_pools.json")
 log = logging.getLogger(__name__)
 

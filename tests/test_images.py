@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from camera_trap_al.core.records import Box
+from camera_trap_al.engine import Decoders
 from camera_trap_al.errors import ImageUnreadableError
-from camera_trap_al.images import DecodeLimits, capture_time, content_hash, hash_file, read_image
+from camera_trap_al.images import DecodeLimits, content_hash, decode, hash_file, read_capture_time, read_image
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 
@@ -318,7 +319,24 @@ def test_random_bytes_behind_a_good_header_never_raise_anything_else(tmp_path):
 
 def test_the_capture_time_is_the_cameras(tmp_path):
     exif = Image.Exif()
+    exif[0x0132] = "2027-01-01 00:00:00"
+    plain = saved(tmp_path / "a.jpg", left_red_right_blue(), exif=exif)
+    assert read_capture_time(plain) == 1_798_761_600_000, "of the last change, where there is no other"
     exif.get_ifd(0x8769)[0x9003] = "2026:11:22 10:00:00"
-    assert capture_time(saved(tmp_path / "a.jpg", left_red_right_blue(), exif=exif)) == "2026:11:22 10:00:00"
-    assert capture_time(saved(tmp_path / "b.jpg", left_red_right_blue())) is None
-    assert capture_time(tmp_path / "gone.jpg") is None
+    exif.get_ifd(0x8769)[0x9291] = "07 "
+    whole = saved(tmp_path / "b.jpg", left_red_right_blue(), exif=exif)
+    assert read_capture_time(whole) == 1_795_341_600_070
+    assert decode(whole.read_bytes(), "b.jpg", px=8).taken == 1_795_341_600_070
+    assert Decoders(processes=1).read(whole).taken == 1_795_341_600_070
+    none = saved(tmp_path / "c.jpg", left_red_right_blue())
+    assert read_capture_time(none) == -1 == decode(none.read_bytes(), "c.jpg", px=8).taken
+    assert read_capture_time(tmp_path / "gone.jpg") == -1
+
+
+@pytest.mark.parametrize(
+    "text", ["0000:00:00 00:00:00", "    :  :     :  :  ", "2026:13:01 00:00:00", "1969:01:01 00:00:00", "soon"]
+)
+def test_a_time_that_is_none_is_no_time(tmp_path, text):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = text
+    assert read_capture_time(saved(tmp_path / "a.jpg", left_red_right_blue(), exif=exif)) == -1

@@ -76,7 +76,7 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py" or 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_module_imports_only_what_its_folder_may(path: Path) -> None:
-    folder = path.parent.name if path.parent != PACKAGE else ""
+    folder = path.relative_to(PACKAGE).parts[0] if path.parent != PACKAGE else ""
     stem = path.stem
     for name in imports(path, at_top=True):
         top = name.partition(".")[0]

@@ -145,3 +145,22 @@ def test_a_moved_folder_keeps_its_decoded_images(pool, tmp_path):
     with pytest.raises(ImagesOfflineError):
         moved(Item(3, str(tmp_path / "elsewhere" / "other site" / "a.jpg"), size=7))
     cache.close()
+
+
+def test_capture_times_come_with_the_pixels_from_files_and_from_the_cache(pool, tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "1970:01:01 00:00:05"
+    timed, untimed = (Item(row, str(pool / "site" / name)) for row, name in ((3, "timed.jpg"), (4, "a.jpg")))
+    Image.new("RGB", (20, 20)).save(timed.path, exif=exif)
+    for _ in range(2):
+        reader, cache = cached_reader(pool, tmp_path / "cache")
+        assert reader(timed).shape == reader(untimed).shape
+        assert reader.take_times() == {3: 5000} and reader.take_times() == {}
+        cache.close()
+        monkeypatch.setattr("camera_trap_al.reading.read_capture_time", lambda path: pytest.fail("opened again"))
+    monkeypatch.undo()
+    reader, cache = cached_reader(pool, tmp_path / "cache")
+    without = cache.read
+    monkeypatch.setattr(cache, "read", lambda row, stamp: without(row, stamp)._replace(taken=None))
+    assert reader(timed).shape == reader(untimed).shape
+    assert reader.take_times() == {3: 5000}, "a cache of before times were kept: the header says it"

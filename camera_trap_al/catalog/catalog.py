@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, and_, create_engine, event, func, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Engine
 
-from camera_trap_al.catalog import arrays, sightings
+from camera_trap_al.catalog import arrays, captures, sightings
 from camera_trap_al.catalog.found import ACCEPT_GONE, POOL, TRAIN, VALIDATION, Found, PoolCounts, Seen
 from camera_trap_al.catalog.ordering import read_in_order
 from camera_trap_al.catalog.schema import (
@@ -34,6 +34,7 @@ from camera_trap_al.catalog.schema import (
     rows_of,
 )
 from camera_trap_al.catalog.sightings import Answer, Taken, is_quarantined
+from camera_trap_al.core.grouping import Names
 from camera_trap_al.core.records import ImageKey, Item
 
 BUSY_S = 30
@@ -206,12 +207,17 @@ class Catalog:
             _change_pool(connection)
 
     def absorb(
-        self, shard: str, problems: Mapping[int, tuple[str, str]], hashes: Mapping[int, str] | None = None
+        self,
+        shard: str,
+        problems: Mapping[int, tuple[str, str]],
+        hashes: Mapping[int, str] | None = None,
+        times: Mapping[int, int] | None = None,
     ) -> None:
-        """Take in what a shard says of its images: row → why it could not be decoded, row → hash. One transaction."""
+        """Take in what a shard says of its images: row → why it could not be decoded, → hash, → time. One transaction."""
         with self._write() as connection:
             sightings.take_problems(connection, problems)
             altered = sightings.take_hashes(connection, hashes or {})
+            captures.take_times(connection, times or {})
             connection.execute(upsert(absorbed).values(shard=shard).on_conflict_do_nothing())
             if problems or altered:
                 _change_pool(connection)
@@ -306,6 +312,21 @@ class Catalog:
     def keys_of(self, rows: Iterable[int]) -> list[ImageKey]:
         """Return the image keys of pool rows, in the order given."""
         return [ImageKey.of(path) for _, path in self._of_rows(rows, "items.row, path")]
+
+    def names(self) -> Names:
+        """Return what the paths of all live pool images say of their order."""
+        with self._engine.connect() as connection:
+            return captures.read_names(connection)
+
+    def note_times(self, times: Mapping[int, int]) -> None:
+        """Note the capture times, in milliseconds, of rows."""
+        with self._write() as connection:
+            captures.take_times(connection, times)
+
+    def times(self, rows: RowArray) -> RowArray:
+        """Return the capture times of rows, in ascending order, in milliseconds; `NO_TIME` where none is known."""
+        with self._engine.connect() as connection:
+            return captures.read_times(connection, rows)
 
     def _of_rows(self, rows: Iterable[int], columns: str) -> list[Any]:
         """Return columns of rows, the first of which is the row, in the order given."""

@@ -52,6 +52,7 @@ images = Table(
     Column("missing", Boolean, nullable=False, server_default="0"),
     Column("away_s", Float, nullable=False, server_default="0"),
     Column("altered_since", String, nullable=False, server_default=""),
+    Column("taken", BigInteger),
     Index("images_by_path", "root", "path", unique=True),
 )
 """Files of the three folders (`root`: train, validation, pool).
@@ -59,7 +60,7 @@ images = Table(
 `listed`: the labelling tool can show it. `seen`: the scan that saw it first. `missed` scans in a row did not, over `away_s`
 seconds; `missing`: it was given up until it is back. `problem`: why it cannot be read, tried `tries` times where that may
 pass. `hash`: of the content that was embedded or found damaged, "" before. `altered_since`: its content changed after it
-was labelled.
+was labelled. `taken`: when, in milliseconds since 1970 by the camera's own clock, NULL while that is not known.
 """
 
 items = Table(
@@ -103,7 +104,12 @@ def _add_content(connection: Connection) -> None:
     connection.execute(text("DELETE FROM labels WHERE species IS NULL AND skip IN ('missing', 'unreadable')"))
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_content)
+def _add_time(connection: Connection) -> None:
+    """Format 3 knows when images were taken."""
+    connection.execute(text("ALTER TABLE images ADD COLUMN taken BIGINT"))
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_content, _add_time)
 """The n-th leads from format n to format n + 1; each runs in one transaction with the note of it.
 
 The first makes the newest format at once.

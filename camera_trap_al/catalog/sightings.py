@@ -21,7 +21,14 @@ AWAY_FRACTION = 0.2
 TRANSIENT_PROBLEMS = frozenset({"missing", "no_permission"})
 """Problems of reaching a file rather than of what is in it: tried again at each scan."""
 QUARANTINED_AFTER_TRIES = 3
-_NOTHING_KNOWN: Mapping[str, Any] = {"problem": "", "problem_text": "", "problem_since": "", "tries": 0, "hash": ""}
+_NOTHING_KNOWN: Mapping[str, Any] = {
+    "problem": "",
+    "problem_text": "",
+    "problem_since": "",
+    "tries": 0,
+    "hash": "",
+    "taken": None,
+}
 
 QUARANTINED = (
     f"problem != '' AND (problem NOT IN {tuple(sorted(TRANSIENT_PROBLEMS))} OR tries >= {QUARANTINED_AFTER_TRIES})"

@@ -113,6 +113,25 @@ def may_be_best(block: Scored, best: Scored, n: int, seed: int) -> npt.NDArray[n
     return np.sort(np.concatenate([np.flatnonzero(higher), tied[first]]))
 
 
+def turns(groups: RowArray, begun: npt.NDArray[np.integer]) -> RowArray:
+    """Return the turn of each row where every group gives one row a turn, in the order in which its rows come.
+
+    Parameters
+    ----------
+    groups : (s,) places of groups in `begun`, of rows in order of preference
+    begun : (g,) how many turns each group has had
+
+    Returns
+    -------
+    (s,) int64, the number of turns that the row's group has had before it
+    """
+    order = np.argsort(groups, kind="stable")
+    sizes = np.bincount(groups, minlength=len(begun))
+    before = np.empty(len(groups), np.int64)
+    before[order] = np.arange(len(groups)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return before + begun[groups]
+
+
 def top_n(blocks: Iterable[Scored], n: int, seed: int) -> RowArray:
     """Return the n highest-scoring rows, the best first; ties go by image key, however blocks are cut.
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 TILE_CELLS = 2**20
 MOST_AT_ONCE = 64
+AT_ONCE = 32
 LLOYD_ROUNDS = 20
 # A squared distance below this share of the squared lengths is rounding, not distance.
 NOISE = 1e-12
@@ -98,6 +99,50 @@ def farthest_first(points: Vectors, covered: Distances, n: int, tick: Tick = no_
     return chosen
 
 
+def cover(points: Vectors, weights: Vectors, squared: Vectors, radius: float, n: int, tick: Tick = no_tick) -> Places:
+    """Return the places of n points, each the one that adds most to what those before it cover of all points.
+
+    A point covers another by exp(-squared distance / (2 radius)). The first one of those that add the same. What a point
+    adds never grows, so that few are computed anew for each choice; calls `tick` each time.
+
+    Parameters
+    ----------
+    points : (s, d), n <= s
+    weights : (s,) what covering a point wholly is worth, >= 0
+    squared : (s,) squared distance of each point to the nearest that covers it already, infinite where there is none
+    radius : squared, > 0
+
+    Source: greedy maximisation of a submodular function, Nemhauser, Wolsey and Fisher 1978; lazily, Minoux 1978.
+    """
+    exact, worth, covered = (
+        np.asarray(points, np.float64),
+        np.asarray(weights, np.float64),
+        np.exp(squared / (-2 * radius)),
+    )
+
+    def added(places: Places) -> npt.NDArray[np.float64]:
+        by = np.exp(squared_distances(exact[places], exact).astype(np.float64) / (-2 * radius))
+        gains: npt.NDArray[np.float64] = np.maximum(by - covered, 0) @ worth
+        return gains
+
+    rows = max(1, TILE_CELLS // len(exact))
+    most, chosen = np.zeros(len(exact)), np.zeros(n, np.intp)
+    for start in range(0, len(exact), rows):
+        most[start : start + rows] = added(np.arange(start, min(start + rows, len(exact))))
+        tick()
+    is_new = np.ones(len(exact), bool)
+    for i in range(n):
+        while not is_new[place := int(most.argmax())]:
+            old = np.flatnonzero(~is_new)
+            again = old[np.argpartition(-most[old], min(AT_ONCE, len(old)) - 1)[:AT_ONCE]]
+            most[again], is_new[again] = added(again), True
+            tick()
+        chosen[i], most[place] = place, -1
+        covered = np.maximum(covered, np.exp(squared_distances(exact[place : place + 1], exact)[0] / (-2 * radius)))
+        is_new[:] = most < 0
+    return chosen
+
+
 def drawn(weights: npt.NDArray[np.floating], rng: np.random.Generator) -> int:
     """Draw one place of (s,) weights above 0, each with a chance in proportion to its weight."""
     up_to = weights.cumsum(dtype=np.float64)
@@ -121,7 +166,10 @@ def k_means(points: Vectors, k: int, rng: np.random.Generator, tick: Tick = no_t
     Source: Lloyd 1982, at most 20 rounds, from the centres of k-means++ (Arthur and Vassilvitskii 2007).
     """
     exact = np.asarray(points, np.float64)
-    centres = exact[_spread_out(exact, k, rng, tick)]
+    lengths, first = _squared_lengths(exact), int(rng.integers(len(exact)))
+    centres = exact[
+        spread_out(lambda place: _apart(lengths + lengths[place], exact @ exact[place]), first, k, rng, tick)
+    ]
     in_, squared = nearest(exact, centres, tick)
     for _ in range(LLOYD_ROUNDS):
         centres = _means(exact, in_, centres)
@@ -132,17 +180,33 @@ def k_means(points: Vectors, k: int, rng: np.random.Generator, tick: Tick = no_t
     return Clusters(centres, in_, squared)
 
 
-def _spread_out(points: npt.NDArray[np.float64], k: int, rng: np.random.Generator, tick: Tick) -> Places:
-    """Draw up to k different points, each with a chance in proportion to its squared distance from those before it."""
-    lengths, chosen = _squared_lengths(points), [int(rng.integers(len(points)))]
-    left = _apart(lengths + lengths[chosen[0]], points @ points[chosen[0]])
-    while len(chosen) < k and left.any():
+def spread_out(
+    distances_from: Callable[[int], Distances], first: int, n: int, rng: np.random.Generator, tick: Tick = no_tick
+) -> Places:
+    """Draw up to n different points, each with a chance in proportion to its squared distance from those before it.
+
+    Fewer where the others are at no distance. `distances_from` returns the (s,) squared distances from one of the points.
+
+    Source: k-means++, Arthur and Vassilvitskii 2007.
+    """
+    chosen, left = [first], distances_from(first)
+    while len(chosen) < n and left.any():
         different = np.flatnonzero(left)
         place = int(different[drawn(left[different], rng)])
         chosen.append(place)
-        left = np.minimum(left, _apart(lengths + lengths[place], points @ points[place]))
+        left = np.minimum(left, distances_from(place))
         tick()
     return np.array(chosen, np.intp)
+
+
+def product_distances(points: Vectors, others: Vectors) -> Callable[[int], Distances]:
+    """Return what gives the (s,) squared distances, from one of them, of the outer products of (s, k) and (s, d) vectors.
+
+    Only inner products of the factors are computed: the k x d numbers of an outer product never exist.
+    """
+    a, b = np.asarray(points, np.float64), np.asarray(others, np.float64)
+    lengths = _squared_lengths(a) * _squared_lengths(b)
+    return lambda place: _apart(lengths + lengths[place], (a @ a[place]) * (b @ b[place]))
 
 
 def _means(points: npt.NDArray[np.float64], in_: Places, centres: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

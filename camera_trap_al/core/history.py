@@ -161,6 +161,7 @@ class History:
                 line["checkpoint"],
                 keys,
                 predictions,
+                frozenset(keys[place] for place in _random_places(line)),
             )
         )
         self.requested.update(keys)
@@ -222,6 +223,13 @@ class History:
         earlier = self._answers.get(before.seq, {})
         if earlier.get("round") == line.get("round") and earlier.get("name") != line.get("name"):
             self.overruled.setdefault(before.seq, {}).setdefault(line["seq"], []).append((key, before.species))
+
+
+def _random_places(line: Mapping[str, Any]) -> Iterable[int]:
+    """Return which images of a request were drawn at random; up to 0.4.0 that was said by the strategy alone."""
+    by_strategy = range(len(line["keys"]) if line.get("strategy") == "uniform" else 0)
+    places: Iterable[int] = line.get("random", by_strategy)
+    return places
 
 
 def _keys_of(line: Mapping[str, Any]) -> list[ImageKey]:

@@ -79,7 +79,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Request:
-    """The images asked for in one round, as journalled."""
+    """The images asked for in one round, as journalled.
+
+    `random` are those that were drawn at random from all that could be asked for, each folder giving its share, whatever
+    the strategy wanted: how many of their `predictions` come true says how good the classifier was for images without a
+    label.
+    """
 
     round: int
     seq: int
@@ -89,6 +94,7 @@ class Request:
     checkpoint: int
     keys: tuple[ImageKey, ...]
     predictions: Mapping[ImageKey, Prediction] = field(default_factory=dict)
+    random: frozenset[ImageKey] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class Facts:
     pool_version: int = 0
     listed: tuple[int, int] = (-1, -1)
     checkpoint: int = 0
+    calibrated: int = 0
     validated: int = 0
     evaluated: int = 0
     exported: int = 0
@@ -103,6 +104,7 @@ STEPS: tuple[Rule, ...] = (
     Rule("QUERYING", lambda f: f.scanned and not f.open and f.budget > 0 and f.askable),
     Rule("PREPARING", lambda f: f.job and f.online and not f.worker, subjects="job"),
     Rule("LISTING", lambda f: f.listed != (f.mark, f.pool_version)),
+    Rule("CALIBRATING", lambda f: f.checkpoint and f.calibrated != f.checkpoint),
     Rule("EVALUATING", lambda f: f.validated and f.evaluated != f.checkpoint),
     Rule("EXPORTING", lambda f: f.checkpoint and f.exported != f.checkpoint),
     Rule("REPORTING", lambda f: f.checkpoint and f.reported != f.checkpoint and f.report_due),

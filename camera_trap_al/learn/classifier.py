@@ -1,47 +1,26 @@
-"""The classifier: a small network over scaled embeddings. Fit, predict, save as arrays. numpy only.
-
-It has the sizes of the reference program's scikit-learn MLP (230 and 100 hidden units, ReLU, softmax), so that it can
-be rebuilt as one; how it is fitted is our own.
-"""
+"""The classifier: dense layers over scaled embeddings. Fit by a head, predict, save as arrays. numpy only."""
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
-from threadpoolctl import ThreadpoolController
 
 from camera_trap_al.errors import ModelError, UsageError
+from camera_trap_al.learn.heads import heads
+from camera_trap_al.learn.heads.dense import Examples, FloatArray, one_thread, softmax
 from camera_trap_al.store import atomic
+
+__all__ = ["Classifier", "fit_classifier", "load_classifier", "one_thread", "save_classifier"]
 
 FORMAT = 1
 FACTS, WEIGHTS, REFERENCE = "classifier.json", "classifier.safetensors", "reference_probabilities.npy"
-HIDDEN_UNITS = (230, 100)
-
-BATCH_ROWS = 128
-EPOCHS = 30
-MIN_STEPS, MAX_STEPS = 400, 4000
-# Of many rows each is seen less often, and fewer steps teach more rows: at 50,000, 1,000 steps were measured 0.9 points
-# below 8,000, 3,100 were 0.4 below.
-STEPS_A_ROOT = 14
-LEARNING_RATE = 2e-3
-WEIGHT_DECAY = 0.5
-DROPOUT = 0.2
-# Standard deviation of the inputs during the fit. Small inputs keep the start close to a linear model, which few labels
-# need: measured 2 to 5 points better than 1.0 at 25 to 100 labels, and no worse at 1,600.
-INPUT_STD = 0.3
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
-
-FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -53,11 +32,15 @@ class Classifier:
     weights : one (inputs, outputs) float32 array a layer
     biases : one (outputs,) float32 array a layer
     classes : the names of the last layer's outputs, sorted by code point, at least two
+    head : which head fitted it
+    temperature : by which the last layer was divided already, so that the probabilities are calibrated; above 0
     """
 
     weights: tuple[FloatArray, ...]
     biases: tuple[FloatArray, ...]
     classes: tuple[str, ...]
+    head: str = "mlp"
+    temperature: float = 1.0
 
     @property
     def feat_dim(self) -> int:
@@ -69,6 +52,10 @@ class Classifier:
 
         Rows sum to 1. A row's result does not depend on the other rows, up to rounding.
         """
+        return softmax(self.scores(scaled))
+
+    def scores(self, scaled: FloatArray) -> FloatArray:
+        """Return what the softmax is taken of: (b, k) float32."""
         with one_thread():
             layer = np.asarray(scaled, dtype=np.float32)
             for weights, biases in zip(self.weights[:-1], self.biases[:-1], strict=True):
@@ -76,29 +63,38 @@ class Classifier:
                 layer += biases
                 np.maximum(layer, 0, out=layer)
             # Each class is contiguous, since what follows compares classes, of which there are few, over many rows.
-            return _softmax((self.weights[-1].T @ layer.T).T + self.biases[-1])
+            scores: FloatArray = (self.weights[-1].T @ layer.T).T + self.biases[-1]
+            return scores
 
 
-def fit_classifier(scaled: FloatArray, species: Sequence[str], seed: int) -> Classifier:
+def fit_classifier(
+    scaled: FloatArray,
+    species: Sequence[str],
+    seed: int,
+    head: str = "mlp",
+    *,
+    unlabelled: FloatArray | None = None,
+    temperature: float = 1.0,
+) -> Classifier:
     """Fit a classifier on labelled rows.
 
-    Equal rows, labels, order and seed give the same classifier on one machine. Takes about 2 s of one core for 5,000
-    rows of 256 dimensions, three times that for 50,000, and little more for any number of rows beyond that.
+    Equal rows, labels, order, head and seed give the same classifier on one machine.
 
     Parameters
     ----------
-    scaled : (n, d) float32 scaled embeddings, finite
+    scaled : (n, d) float32 scaled embeddings
     species : n class names; the classes are those that occur here
-    seed : of the first weights, the order of rows and the dropout
+    seed : of whatever the head draws
+    head : a name in `heads`
+    unlabelled : (m, d) float32 scaled embeddings of a sample of the images without a label, for heads that use them
+    temperature : the scores are divided by this, above 0
 
     Raises
     ------
     UsageError
         Fewer than two classes occur.
-
-    Source: AdamW with cosine annealing, Loshchilov & Hutter 2019 (arXiv:1711.05101); dropout, Srivastava et al. 2014;
-    first weights, Glorot & Bengio 2010. The inputs are centred and scaled by one number, which is folded into the
-    first layer afterwards.
+    ModelError
+        An embedding holds something that is no number: rows of `scaled` are named by their place.
     """
     classes = tuple(sorted(set(species)))
     if len(classes) < 2:
@@ -107,16 +103,21 @@ def fit_classifier(scaled: FloatArray, species: Sequence[str], seed: int) -> Cla
             f"A classifier needs labels of at least two classes; {known}.", hint="Label images of another class."
         )
     column = {name: i for i, name in enumerate(classes)}
-    targets = np.array([column[name] for name in species])
-    centre = scaled.mean(axis=0, dtype=np.float64).astype(np.float32)
-    spread = float(np.sqrt(scaled.var(axis=0, dtype=np.float64).mean())) / INPUT_STD or 1.0
+    targets = np.array([column[name] for name in species], dtype=np.int64)
+    sample = np.zeros((0, scaled.shape[1]), dtype=np.float32) if unlabelled is None else unlabelled
+    for what, vectors in (("labelled", scaled), ("unlabelled", sample)):
+        if not np.isfinite(vectors).all():
+            first = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+            raise ModelError(
+                f"The embedding of {what} image {first} holds something that is no number.",
+                hint="Set the newest folder in embedding aside, so that its images are embedded again.",
+            )
     with one_thread():
-        inputs = ((scaled - centre) / np.float32(spread)).astype(np.float32)
-        weights, biases = _fit_layers(inputs, targets, len(classes), np.random.default_rng(seed))
-    first = weights[0].astype(np.float64) / spread
-    folded = [first.astype(np.float32), *weights[1:]]
-    shifted = [(biases[0] - centre.astype(np.float64) @ first).astype(np.float32), *biases[1:]]
-    return Classifier(tuple(folded), tuple(shifted), classes)
+        layers = heads[head].fit(Examples(scaled, targets, len(classes), sample), seed)
+    last = np.float32(1 / temperature)
+    weights = (*layers.weights[:-1], layers.weights[-1] * last)
+    biases = (*layers.biases[:-1], layers.biases[-1] * last)
+    return Classifier(weights, biases, classes, head, float(temperature))
 
 
 def save_classifier(classifier: Classifier, folder: Path, *, reference: FloatArray, **facts: Any) -> None:
@@ -134,7 +135,8 @@ def save_classifier(classifier: Classifier, folder: Path, *, reference: FloatArr
     proba = classifier.predict_proba(reference)
     atomic.replace_bytes(folder / WEIGHTS, safetensors.numpy.save(tensors))
     atomic.replace_file(folder / REFERENCE, lambda file: np.save(file, proba, allow_pickle=False))
-    noted = {"format": FORMAT, "head": "mlp", "classes": list(classifier.classes), "layers": len(classifier.weights)}
+    noted = {"format": FORMAT, "head": classifier.head, "temperature": classifier.temperature}
+    noted |= {"classes": list(classifier.classes), "layers": len(classifier.weights)}
     atomic.replace_json(folder / FACTS, {**noted, **facts})
 
 
@@ -151,13 +153,14 @@ def load_classifier(folder: Path) -> Classifier:
         weights = tuple(tensors[f"weights.{i}"] for i in range(facts["layers"]))
         biases = tuple(tensors[f"biases.{i}"] for i in range(facts["layers"]))
         classes = tuple(facts["classes"])
+        head, temperature = str(facts["head"]), float(facts.get("temperature", 1.0))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(
             f"The classifier in {path} cannot be read ({type(error).__name__}: {error}).",
             hint="Set this folder aside; an older checkpoint counts, or it is fitted again.",
         ) from error
     _check_shapes(folder, weights, biases, classes)
-    return Classifier(weights, biases, classes)
+    return Classifier(weights, biases, classes, head, temperature)
 
 
 def _check_shapes(
@@ -170,96 +173,3 @@ def _check_shapes(
             f"The arrays of the classifier in {folder} do not fit together.",
             hint="Set this folder aside; an older checkpoint counts, or it is fitted again.",
         )
-
-
-@functools.cache
-def _thread_pools() -> ThreadpoolController:
-    """Find the thread pools of numpy's linear algebra; looking for them takes longer than a small prediction."""
-    return ThreadpoolController().select(user_api="blas")
-
-
-def one_thread() -> AbstractContextManager[Any]:
-    """Limit numpy to one thread: more only wait for each other in matrices as small as these."""
-    limit: AbstractContextManager[Any] = _thread_pools().limit(limits=1)
-    return limit
-
-
-def _softmax(scores: FloatArray) -> FloatArray:
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    proba: FloatArray = shifted / shifted.sum(axis=1, keepdims=True)
-    return proba
-
-
-def _fit_layers(
-    inputs: FloatArray, targets: npt.NDArray[np.int64], n_classes: int, rng: np.random.Generator
-) -> tuple[list[FloatArray], list[FloatArray]]:
-    sizes = [inputs.shape[1], *HIDDEN_UNITS, n_classes]
-    weights = [_first_weights(a, b, rng) for a, b in zip(sizes, sizes[1:], strict=False)]
-    biases = [np.zeros(size, dtype=np.float32) for size in sizes[1:]]
-    wanted = np.eye(n_classes, dtype=np.float32)[targets]
-    enough = min(EPOCHS * -(-len(inputs) // BATCH_ROWS), STEPS_A_ROOT * len(inputs) ** 0.5)
-    n_steps = int(np.clip(enough, MIN_STEPS, MAX_STEPS))
-    adam = _Adam([*weights, *biases])
-    for step, rows in zip(range(n_steps), _batches(len(inputs), rng), strict=False):
-        rate = LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * (step + 1) / n_steps))
-        gradients = _gradients(inputs[rows], wanted[rows], weights, biases, rng)
-        for layer in weights:
-            layer *= np.float32(1 - rate * WEIGHT_DECAY)
-        adam.step(gradients, rate)
-    return weights, biases
-
-
-def _first_weights(n_in: int, n_out: int, rng: np.random.Generator) -> FloatArray:
-    limit = np.sqrt(6 / (n_in + n_out))
-    return rng.uniform(-limit, limit, (n_in, n_out)).astype(np.float32)
-
-
-def _batches(n: int, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield row indices for ever, each row once an epoch, in another order each epoch."""
-    while True:
-        order = rng.permutation(n)
-        for start in range(0, n, BATCH_ROWS):
-            yield order[start : start + BATCH_ROWS]
-
-
-def _gradients(
-    inputs: FloatArray,
-    wanted: FloatArray,
-    weights: list[FloatArray],
-    biases: list[FloatArray],
-    rng: np.random.Generator,
-) -> list[FloatArray]:
-    """Return the gradients of the mean cross-entropy: of all weights, then of all biases."""
-    layers = [inputs]
-    for w, b in zip(weights[:-1], biases[:-1], strict=True):
-        kept = rng.random((len(inputs), len(b)), dtype=np.float32) >= DROPOUT
-        layers.append(np.maximum(layers[-1] @ w + b, 0) * (kept / np.float32(1 - DROPOUT)))
-    delta = (_softmax(layers[-1] @ weights[-1] + biases[-1]) - wanted) / np.float32(len(inputs))
-    of_weights: list[FloatArray] = []
-    of_biases: list[FloatArray] = []
-    for i in reversed(range(len(weights))):
-        of_weights.insert(0, layers[i].T @ delta)
-        of_biases.insert(0, delta.sum(axis=0))
-        if i:
-            delta = (delta @ weights[i].T) * ((layers[i] > 0) / np.float32(1 - DROPOUT))
-    return [*of_weights, *of_biases]
-
-
-class _Adam:
-    """Adam's moments of some arrays, which it changes in place. Source: Kingma & Ba 2015."""
-
-    def __init__(self, parameters: list[FloatArray]) -> None:
-        self._parameters = parameters
-        self._means = [np.zeros_like(p) for p in parameters]
-        self._squares = [np.zeros_like(p) for p in parameters]
-        self._n = 0
-
-    def step(self, gradients: list[FloatArray], rate: float) -> None:
-        self._n += 1
-        root = np.float32(1 / np.sqrt(1 - BETA_2**self._n))
-        size = np.float32(rate / (1 - BETA_1**self._n))
-        each = zip(self._parameters, gradients, self._means, self._squares, strict=True)
-        for parameter, gradient, mean, square in each:
-            mean += np.float32(1 - BETA_1) * (gradient - mean)
-            square += np.float32(1 - BETA_2) * (gradient * gradient - square)
-            parameter -= size * mean / (np.sqrt(square) * root + np.float32(EPSILON))

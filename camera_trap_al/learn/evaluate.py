@@ -19,26 +19,38 @@ FORMAT = 1
 METRICS, MATRIX, MATRIX_PICTURE = "metrics.json", "confusion_matrix.npy", "confusion_matrix.png"
 CURVE, CURVE_PICTURE = "learning_curve.csv", "learning_curve.png"
 RESULTS_PREFIX = "train_set_size_"
-CURVE_COLUMNS = ("labels", "accuracy", "macro_f1", "macro_precision", "macro_recall", "n", "checkpoint")
+CALIBRATION_ERROR = "expected_calibration_error"
+CURVE_COLUMNS = (
+    *("labels", "accuracy", "macro_f1", "macro_precision", "macro_recall", "n", "checkpoint"),
+    CALIBRATION_ERROR,
+)
+CALIBRATION_BINS = 15
 CONFUSION = "confusion_matrix"
 
 IntArray = npt.NDArray[np.int64]
 
 
-def evaluate(truth: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
+def evaluate(
+    truth: Sequence[str],
+    predicted: Sequence[str],
+    classes: Sequence[str],
+    confidence: npt.NDArray[np.floating] | None = None,
+) -> dict[str, Any]:
     """Compare predicted with true classes.
 
     Parameters
     ----------
     truth, predicted : n class names each, n >= 1
     classes : all classes of the project, which gives the order; a name beyond them is added at the end
+    confidence : (n,) probability in [0, 1] that was given to each predicted class; None where there is none
 
     Returns
     -------
     JSON values. Those of the reference program: `accuracy`; `micro_precision` and `micro_recall`, equal to the
     accuracy where each image has one label; `macro_precision` and `macro_recall`; `conf_mat_classes`, the classes that
     occur in `truth` or `predicted`, in order. Beside them `macro_f1`, `n`, `per_class` (name → precision, recall, f1,
-    support, predicted) and `confusion_matrix`, a list of rows (true class) of counts by predicted class.
+    support, predicted) and `confusion_matrix`, a list of rows (true class) of counts by predicted class; with
+    `confidence` also `expected_calibration_error`, as `calibration_error` gives it.
 
     Fractions are in [0, 1]. A precision, recall or F1 of 0/0 counts as 0. The macro figures are plain means over
     `conf_mat_classes`, so a class that is predicted but never true lowers them, and one that occurs in neither does
@@ -61,7 +73,7 @@ def evaluate(truth: Sequence[str], predicted: Sequence[str], classes: Sequence[s
         }
         for i, name in enumerate(present)
     }
-    return {
+    metrics = {
         "accuracy": accuracy,
         "micro_precision": accuracy,
         "micro_recall": accuracy,
@@ -73,6 +85,29 @@ def evaluate(truth: Sequence[str], predicted: Sequence[str], classes: Sequence[s
         "per_class": per_class,
         CONFUSION: matrix.tolist(),
     }
+    if confidence is not None:
+        is_right = np.array([t == p for t, p in zip(truth, predicted, strict=True)])
+        metrics[CALIBRATION_ERROR] = calibration_error(confidence, is_right)
+    return metrics
+
+
+def calibration_error(confidence: npt.NDArray[np.floating], is_right: npt.NDArray[np.bool_]) -> float:
+    """Return how far confidence and accuracy are apart, in [0, 1]: 0 where of images said to be 80 % sure 80 % are right.
+
+    The mean, over 15 equally wide bins of confidence and weighted by their number of images, of the difference between
+    the mean confidence and the accuracy within the bin.
+
+    Parameters
+    ----------
+    confidence : (n,) in [0, 1], n >= 1
+    is_right : (n,) whether the predicted class is the true one
+
+    Source: expected calibration error, Naeini et al. 2015; bins as in Guo et al. 2017 (arXiv:1706.04599).
+    """
+    bins = np.clip((np.asarray(confidence) * CALIBRATION_BINS).astype(np.int64), 0, CALIBRATION_BINS - 1)
+    sure = np.bincount(bins, weights=confidence, minlength=CALIBRATION_BINS)
+    right = np.bincount(bins, weights=is_right, minlength=CALIBRATION_BINS)
+    return float(np.abs(sure - right).sum() / len(bins))
 
 
 def write_results(folder: Path, metrics: Mapping[str, Any], **facts: Any) -> None:

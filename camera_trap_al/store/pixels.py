@@ -26,19 +26,25 @@ from camera_trap_al.store import atomic
 
 PACK_IMAGES = 256
 RESERVED_FRACTION, RESERVED_IMAGES = 0.2, 10_000
-MAGIC = b"ctalpix1"
+MAGIC, MAGIC_WITHOUT_TIMES = b"ctalpix2", b"ctalpix1"
 HEAD = struct.Struct("<8s16sIII")
-ENTRY = np.dtype([("row", "<i8"), ("stamp", "<u8"), ("content", "V16"), ("crc32", "<u4")])
+ENTRY_WITHOUT_TIME = np.dtype([("row", "<i8"), ("stamp", "<u8"), ("content", "V16"), ("crc32", "<u4")])
+ENTRY = np.dtype([*ENTRY_WITHOUT_TIME.descr, ("taken", "<i8")])
+ENTRIES = {MAGIC: ENTRY, MAGIC_WITHOUT_TIMES: ENTRY_WITHOUT_TIME}
 PixelArray = npt.NDArray[np.uint8]
 RowArray = npt.NDArray[np.int64]
 log = logging.getLogger(__name__)
 
 
 class Kept(NamedTuple):
-    """A decoded image: (px, px, 3) uint8 pixels, read-only, and the hash of the content that they were decoded from."""
+    """A decoded image: (px, px, 3) uint8 pixels, read-only; hash and capture time of what they were decoded from.
+
+    The time is None where it was not kept, up to 0.4.0.
+    """
 
     pixels: PixelArray
     content: str
+    taken: int | None
 
 
 class _Waiting(NamedTuple):
@@ -122,15 +128,19 @@ class PixelCache:
             self.n_damaged += self._forget(row, pack)
             return None
         pixels.setflags(write=False)
-        return Kept(pixels, entry["content"].tobytes().hex())
+        taken = int(entry["taken"]) if pack.entries.dtype == ENTRY else None
+        return Kept(pixels, entry["content"].tobytes().hex(), taken)
 
-    def keep(self, row: int, stamp: int, pixels: PixelArray, content: str, *, is_labelled: bool = False) -> None:
+    def keep(
+        self, row: int, stamp: int, pixels: PixelArray, content: str, *, taken: int = -1, is_labelled: bool = False
+    ) -> None:
         """Take in a decoded image, if there is room. It is in a pack, at the latest, when `close` returns.
 
         Parameters
         ----------
         stamp : in [0, 2⁶⁴); what tells this image from another that would be given the same row
         content : the hash of what was decoded, 32 hexadecimal digits
+        taken : its capture time in milliseconds, -1 without one
         is_labelled : it may take the part of the room that the pool leaves free
         """
         checksum, full = zlib.crc32(pixels.data), None
@@ -139,7 +149,7 @@ class PixelCache:
             known = row in self._waiting or self._place_of(row) is not None
             if known or not self._is_writable or not self._has_room(is_labelled):
                 return
-            self._waiting[row] = _Waiting(Kept(pixels, content), stamp, checksum)
+            self._waiting[row] = _Waiting(Kept(pixels, content, taken), stamp, checksum)
             self._filling.append(row)
             if len(self._filling) == PACK_IMAGES:
                 full, self._filling = self._filling, []
@@ -241,6 +251,7 @@ class PixelCache:
             ("stamp", [image.stamp for image in images]),
             ("content", [np.void(bytes.fromhex(image.kept.content)) for image in images]),
             ("crc32", [image.crc32 for image in images]),
+            ("taken", [image.kept.taken for image in images]),
         ):
             entries[field] = values
         pack = _Pack(_next_name(self.folder), entries)
@@ -285,9 +296,9 @@ def pool_room(n_bytes: float, px: int) -> int:
     return n - min(int(n * RESERVED_FRACTION), RESERVED_IMAGES)
 
 
-def _head(mark: bytes, px: int, entries: npt.NDArray[np.void]) -> bytes:
+def _head(mark: bytes, px: int, entries: npt.NDArray[np.void], magic: bytes = MAGIC) -> bytes:
     checksum = zlib.crc32(entries.tobytes(), zlib.crc32(mark + struct.pack("<II", px, len(entries))))
-    return HEAD.pack(MAGIC, mark, px, len(entries), checksum)
+    return HEAD.pack(magic, mark, px, len(entries), checksum)
 
 
 def _read_index(path: Path, mark: bytes, px: int) -> _Pack | None:
@@ -295,15 +306,17 @@ def _read_index(path: Path, mark: bytes, px: int) -> _Pack | None:
     try:
         with path.open("rb") as file:
             head = file.read(HEAD.size)
+            entry = ENTRIES.get(head[: len(MAGIC)], ENTRY)
+            magic = MAGIC if entry is ENTRY else MAGIC_WITHOUT_TIMES
             n = HEAD.unpack(head)[3] if len(head) == HEAD.size else 0
-            index = file.read(n * ENTRY.itemsize) if 0 < n <= PACK_IMAGES else b""
+            index = file.read(n * entry.itemsize) if 0 < n <= PACK_IMAGES else b""
             n_bytes = file.seek(0, os.SEEK_END)
     except OSError:
         return None
-    if not index or len(index) != n * ENTRY.itemsize:
+    if not index or len(index) != n * entry.itemsize:
         return None
-    entries = np.frombuffer(index, ENTRY)
-    is_whole = head == _head(mark, px, entries) and n_bytes == HEAD.size + len(index) + n * px * px * 3
+    entries = np.frombuffer(index, entry)
+    is_whole = head == _head(mark, px, entries, magic) and n_bytes == HEAD.size + len(index) + n * px * px * 3
     return _Pack(path, entries) if is_whole else None
 
 
@@ -313,7 +326,7 @@ def _is_of_other(path: Path, mark: bytes, px: int) -> bool:
             head = file.read(HEAD.size)
     except OSError:
         return False
-    if len(head) < HEAD.size or not head.startswith(MAGIC):
+    if len(head) < HEAD.size or not head.startswith(tuple(ENTRIES)):
         return False
     return HEAD.unpack(head)[1:3] != (mark, px)
 

@@ -37,7 +37,7 @@ class ShardFacts:
 
     `made_by`: as `embeddings.made_by` returns it. `problems` maps a row that could not be decoded to (code, text);
     `hashes` a row whose file could be read, decoded or not, to the hash of its content (`images.content_hash`). Shards of
-    0.1.0 have no hashes.
+    0.1.0 have no hashes. `times` maps a row to its capture time; shards up to 0.4.0 have none.
     """
 
     name: str
@@ -45,6 +45,7 @@ class ShardFacts:
     rows: RowArray
     problems: Mapping[int, tuple[str, str]]
     hashes: Mapping[int, str]
+    times: Mapping[int, int]
 
 
 def write_shard(
@@ -55,6 +56,7 @@ def write_shard(
     made_by: str,
     *,
     hashes: Mapping[int, str] | None = None,
+    times: Mapping[int, int] | None = None,
 ) -> str:
     """Write the next shard of a learner; durable on return. Returns its name.
 
@@ -65,6 +67,7 @@ def write_shard(
     vectors : (n, d) float, zeros where a row is in `problems`; stored as `stored_as` says
     made_by : as `embeddings.made_by` returns it
     hashes : of the contents that were decoded, or found damaged
+    times : capture times, in milliseconds
 
     Raises
     ------
@@ -92,6 +95,7 @@ def write_shard(
         "problems": {str(row): list(problem) for row, problem in problems.items()},
         # One text is read several times faster than thousands of entries, and at each start it is read of every shard.
         "contents": ",".join((hashes or {}).get(row, "") for row in rows.tolist()),
+        "times": ",".join(str((times or {}).get(row, "")) for row in rows.tolist()),
     }
     facts["facts_crc32"] = _facts_crc32(facts, rows)
     atomic.replace_json(folder / f"{name}.json", facts)
@@ -125,7 +129,8 @@ def _crc32(array: npt.NDArray[Any]) -> str:
 
 
 def _facts_crc32(facts: Mapping[str, Any], rows: RowArray) -> str:
-    said = json.dumps([facts.get(name) for name in ("made_by", "crc32", "problems", "contents")])
+    names = ("made_by", "crc32", "problems", "contents", *(["times"] if "times" in facts else []))
+    said = json.dumps([facts.get(name) for name in names])
     return f"{zlib.crc32(said.encode('ascii'), zlib.crc32(rows.data)):08x}"
 
 
@@ -166,7 +171,9 @@ def read_shard_facts(folder: Path, name: str) -> ShardFacts:
     # Up to 0.3.0 they were entries of their own.
     hashes = {int(row): str(digest) for row, digest in facts.get("hashes", {}).items()}
     hashes |= {row: digest for row, digest in each if digest}
-    return ShardFacts(name, str(facts["made_by"]), facts["rows"], problems, hashes)
+    of_each = zip(facts["rows"].tolist(), facts.get("times", "").split(","), strict=False)
+    times = {row: int(time) for row, time in of_each if time}
+    return ShardFacts(name, str(facts["made_by"]), facts["rows"], problems, hashes, times)
 
 
 def is_foreign(folder: Path, expected: str, newest_row: float = float("inf")) -> bool:

@@ -9,7 +9,15 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from camera_trap_al.errors import NotANumberError
 from camera_trap_al.registry import Registry
+
+
+def check_numbers(rows: npt.NDArray[np.int64], values: npt.NDArray[np.floating]) -> None:
+    """Raise `NotANumberError` with the first of (b,) rows whose (b, d) values are not all finite."""
+    are_numbers = np.isfinite(values).all(axis=1)
+    if not are_numbers.all():
+        raise NotANumberError(int(rows[are_numbers.argmin()]))
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,11 @@ class PoolBlock:
     key_hashes: npt.NDArray[np.uint64]
     proba: npt.NDArray[np.float32]
     embeddings: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        """Raise `NotANumberError` where probabilities or embeddings hold what is no number."""
+        check_numbers(self.rows, self.proba)
+        check_numbers(self.rows, self.embeddings)
 
 
 @dataclass(frozen=True)
@@ -68,9 +81,17 @@ class QueryStrategy(Protocol):
 strategies: Registry[QueryStrategy] = Registry("query strategy")
 
 from camera_trap_al.strategies import (  # noqa: E402, F401 - enters the built-in strategies
+    badge,
+    class_balanced,
+    cluster_margin,
     clusters,
+    coverage_then_margin,
     graph_density,
+    herding,
     hierarchical,
     kcenter,
+    mixed,
+    novelty,
     scores,
+    typiclust,
 )

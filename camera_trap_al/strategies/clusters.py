@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from camera_trap_al.core.acquisition import Scored, best_first, margin_score, may_be_best
 from camera_trap_al.core.geometry import k_means, nearest
-from camera_trap_al.strategies import Pool, strategies
-from camera_trap_al.strategies.shortlist import PER_ASKED, shortlist, size_for
+from camera_trap_al.strategies import Pool, PoolBlock, strategies
+from camera_trap_al.strategies.groups import best_of_each
+from camera_trap_al.strategies.shortlist import PER_ASKED, by_margin, shortlist, size_for
 
 LEAST_ROWS = 10_000
 
@@ -34,24 +34,15 @@ class InformativeDiverseSampling:
             return drawn.rows
         rng = np.random.default_rng(seed)
         centres = k_means(drawn.embeddings, max(1, len(pool.classes)), rng, pool.tick).centres
-        best, sizes = [Scored.empty() for _ in centres], np.zeros(len(centres))
-        for block in pool.unlabelled_blocks():
-            in_, scores = nearest(block.embeddings, centres)[0], margin_score(block.proba)
-            sizes += np.bincount(in_, minlength=len(centres))
-            for cluster in np.unique(in_):
-                here = in_ == cluster
-                mine = Scored(block.rows[here], block.key_hashes[here], scores[here])
-                both = best[cluster].join(mine.take(may_be_best(mine, best[cluster], n, seed)))
-                best[cluster] = both.take(best_first(both, n, seed))
+
+        def cluster_of(block: PoolBlock) -> npt.NDArray[np.intp]:
+            return nearest(block.embeddings, centres)[0]
+
+        best = best_of_each(pool, cluster_of, len(centres), n, seed, by_margin)
+        sizes = best.sizes.astype(np.float64)
         for labelled in pool.labelled_blocks():
             sizes += np.bincount(nearest(labelled.embeddings, centres)[0], minlength=len(centres))
-        every, fits = Scored.empty(), []
-        for cluster, share in zip(best, n * sizes / sizes.sum(), strict=True):
-            every = every.join(cluster)
-            fits.append(np.arange(len(cluster.rows)) < share)
-        order = best_first(every, len(every.rows), seed)
-        within = np.concatenate(fits)[order]
-        return every.take(np.concatenate([order[within], order[~within]])[:n]).rows
+        return best.within_shares(sizes, n)
 
 
 @dataclass(frozen=True)
@@ -67,7 +58,7 @@ class MarginClusterMeanSampling:
 
     def query(self, pool: Pool, n: int, seed: int) -> npt.NDArray[np.int64]:
         """Return n rows: the one nearest to the mean of each cluster, by margin, then the smallest other margins."""
-        short = shortlist(pool, size_for(n), seed, margin_score)
+        short = shortlist(pool, size_for(n), seed, by_margin)
         within = min(len(short.rows), max(n, min(PER_ASKED * n, -(-short.pool_size // 2))))
         if not within:
             return short.rows

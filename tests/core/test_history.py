@@ -134,3 +134,13 @@ def test_an_image_that_was_missing_is_awaited_when_it_is_asked_for_again() -> No
     history.apply(labels(4, (C, "fox")))
     history.apply(undo(5, 4))
     assert history.awaited() == [A] and history.is_answered(B), "a replay comes to the same"
+
+
+def test_a_request_knows_which_images_were_drawn_at_random_and_an_older_one_by_its_strategy() -> None:
+    lines = [
+        {**request(1, 1, A, B, C), "random": [0, 2]},
+        {**request(2, 2, A, B), "random": []},
+        {**request(3, 3, A, B), "strategy": "uniform"},
+        request(4, 4, A, B),
+    ]
+    assert [found.random for found in History.of(lines).requests] == [{A, C}, set(), {A, B}, set()]

@@ -19,7 +19,8 @@ from season import HUES, draw
 from camera_trap_al import loop
 from camera_trap_al.core.steps import Facts
 from camera_trap_al.exporters import write_check
-from camera_trap_al.learn import classifier, evaluate
+from camera_trap_al.learn import evaluate
+from camera_trap_al.learn.heads import mlp
 from camera_trap_al.main_scripts import run_active_learning
 from camera_trap_al.store.atomic import make_folder
 from camera_trap_al.work import Work
@@ -151,8 +152,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from camera_trap_al_service import console
 
     monkeypatch.setattr(console, "_warn_without_gpu", lambda: None)
-    monkeypatch.setattr(classifier, "MIN_STEPS", 6)
-    monkeypatch.setattr(classifier, "MAX_STEPS", 6)
+    monkeypatch.setattr(mlp, "MIN_STEPS", 6)
+    monkeypatch.setattr(mlp, "MAX_STEPS", 6)
     monkeypatch.setattr(evaluate, "confusion_figure", lambda *given: b"figure")
     monkeypatch.setattr(evaluate, "curve_figure", lambda *given: b"figure")
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)

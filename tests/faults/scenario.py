@@ -29,7 +29,8 @@ from camera_trap_al.catalog import catalog
 from camera_trap_al.core.steps import Facts, Step
 from camera_trap_al.errors import ImageUnreadableError
 from camera_trap_al.layout import WorkFolder
-from camera_trap_al.learn import classifier, evaluate
+from camera_trap_al.learn import evaluate
+from camera_trap_al.learn.heads import mlp
 from camera_trap_al.work import Work
 from camera_trap_al_service.init import init
 
@@ -70,7 +71,7 @@ def quicken() -> None:
     time.gmtime = lambda seconds=None: clock(NOW_S if seconds is None else seconds)  # type: ignore[assignment]
     uuid.uuid4 = identities.give
     catalog.create_engine = quick_engine  # type: ignore[assignment]
-    classifier.MIN_STEPS = classifier.MAX_STEPS = 6
+    mlp.MIN_STEPS = mlp.MAX_STEPS = 6
     evaluate.confusion_figure = lambda *given: b"figure"
     evaluate.curve_figure = lambda *given: b"figure"
     # A step that failed is tried again at once, so that what comes of it is the same as without the failure.

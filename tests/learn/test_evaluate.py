@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from camera_trap_al.learn.evaluate import evaluate, write_learning_curve, write_results
+from camera_trap_al.learn.evaluate import calibration_error, evaluate, write_learning_curve, write_results
 from camera_trap_al.learn.figures import cut_name
 from camera_trap_al.store.atomic import failpoints
 
@@ -137,3 +137,32 @@ def test_the_learning_curve_has_a_row_for_each_size_in_order(tmp_path: Path) -> 
 def test_without_results_there_is_no_learning_curve(tmp_path: Path) -> None:
     write_learning_curve(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def slow_calibration_error(confidence: list[float], is_right: list[bool]) -> float:
+    total = 0.0
+    for b in range(15):
+        here = [i for i, c in enumerate(confidence) if b <= c * 15 < b + 1 or b == 14 and c == 1]
+        if here:
+            sure = sum(confidence[i] for i in here) / len(here)
+            right = sum(is_right[i] for i in here) / len(here)
+            total += len(here) / len(confidence) * abs(sure - right)
+    return total
+
+
+@given(st.lists(st.tuples(st.integers(0, 64).map(lambda i: i / 64), st.booleans()), min_size=1, max_size=40))
+def test_the_calibration_error_is_the_mean_gap_between_confidence_and_accuracy(pairs: list[tuple[float, bool]]) -> None:
+    confidence, is_right = [c for c, _ in pairs], [r for _, r in pairs]
+    found = calibration_error(np.array(confidence), np.array(is_right))
+    assert found == pytest.approx(slow_calibration_error(confidence, is_right)) and 0 <= found <= 1
+
+
+def test_the_metrics_hold_the_calibration_error_where_confidences_are_given(tmp_path: Path) -> None:
+    truth, predicted = ["cat", "dog", "dog", "cat"], ["cat", "dog", "cat", "cat"]
+    assert "expected_calibration_error" not in evaluate(truth, predicted, CLASSES)
+    metrics = evaluate(truth, predicted, CLASSES, np.full(4, 0.95, np.float32))
+    assert metrics["expected_calibration_error"] == pytest.approx(0.95 - 0.75)
+    write_results(tmp_path / "train_set_size_8", metrics, checkpoint=1, train_set_size=8)
+    write_learning_curve(tmp_path)
+    (row,) = csv.DictReader(io.StringIO((tmp_path / "learning_curve.csv").read_text(encoding="utf-8")))
+    assert float(row["expected_calibration_error"]) == pytest.approx(0.2)

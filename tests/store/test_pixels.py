@@ -262,3 +262,24 @@ def test_a_file_in_the_place_of_the_folder_is_no_reason_to_stop(folder: Path, ca
     cache.close()
     assert kept(cache, range(5)) == []
     assert ["cannot be kept" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_capture_times_are_kept_and_packs_of_before_they_were_are_used(folder: Path) -> None:
+    cache = opened(folder)
+    keep(cache, range(5))
+    cache.close()
+    (pack,) = folder.glob("pack-*.bin")
+    data, begin = pack.read_bytes(), pixels.HEAD.size + 5 * pixels.ENTRY.itemsize
+    entries = np.frombuffer(data[pixels.HEAD.size : begin], pixels.ENTRY)
+    fields = list(pixels.ENTRY_WITHOUT_TIME.names or ())
+    before = entries[fields].astype(pixels.ENTRY_WITHOUT_TIME)
+    mark, magic = pixels.HEAD.unpack(data[: pixels.HEAD.size])[1], pixels.MAGIC_WITHOUT_TIMES
+    pack.write_bytes(pixels._head(mark, PX, before, magic) + before.tobytes() + data[begin:])
+    cache = opened(folder)
+    keep(cache, range(5, 8), taken=1234)
+    keep(cache, range(8, 10))
+    cache.close()
+    cache = opened(folder)
+    assert kept(cache) == list(range(10)) and cache.n_damaged == 0
+    read = [cache.read(row, row + 7) for row in range(10)]
+    assert [image and image.taken for image in read] == [None] * 5 + [1234] * 3 + [-1] * 2

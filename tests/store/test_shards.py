@@ -315,3 +315,16 @@ def test_damage_that_another_process_has_set_aside_already_is_told_all_the_same(
     with pytest.raises(ModelError, match="shard-000001"):
         vectors.read(np.arange(9))
     assert vectors.covers(np.array([2, 3])).tolist() == [True, False]
+
+
+def test_a_shard_knows_when_images_were_taken_and_an_older_one_does_not(tmp_path: Path) -> None:
+    rows = np.arange(3)
+    name = shards.write_shard(tmp_path, rows, np.ones((3, 2), np.float32), {}, "m", times={0: 5000, 2: 0})
+    assert shards.read_shard_facts(tmp_path, name).times == {0: 5000, 2: 0}
+    path = tmp_path / f"{name}.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**facts, "times": ",,7"}), encoding="utf-8")
+    assert shards.read_facts(tmp_path, name) == {}, "its checksum covers them"
+    del facts["times"]
+    path.write_text(json.dumps({**facts, "facts_crc32": shards._facts_crc32(facts, rows)}), encoding="utf-8")
+    assert shards.read_shard_facts(tmp_path, name).times == {}

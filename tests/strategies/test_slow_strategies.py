@@ -9,26 +9,29 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_further_strategies import SLOW_FURTHER
 from slow_strategies import SLOW, MadePool, k_means, margins, random_pool
 
 from camera_trap_al.core import geometry
 from camera_trap_al.strategies import hierarchical, strategies
+
+EVERY = {**SLOW, **SLOW_FURTHER}
 
 
 def places(name: str, pool: MadePool, n: int, seed: int = 3) -> list[int]:
     return (strategies[name].query(pool, n, seed) - 100).tolist()
 
 
-@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize(("n_labelled", "seed"), [(0, 0), (9, 1), (30, 2), (30, 3)])
 def test_it_chooses_what_the_slow_version_chooses(name: str, n_labelled: int, seed: int) -> None:
     pool = random_pool(24, n_labelled, seed)
     for n in (5, 24):
-        assert places(name, pool, n, seed) == SLOW[name](pool, n, seed)
+        assert places(name, pool, n, seed) == EVERY[name](pool, n, seed)
 
 
 def test_every_strategy_has_a_slow_version() -> None:
-    assert sorted(SLOW) == strategies.names()
+    assert sorted(EVERY) == strategies.names()
 
 
 @pytest.mark.parametrize("name", ["kcenter", "graph_density"])
@@ -126,16 +129,27 @@ def test_a_tree_with_fewer_leaves_than_rows_still_asks_from_all_clouds(monkeypat
 
 @pytest.mark.parametrize("name", strategies.names())
 def test_requests_larger_than_a_shortlist_are_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("camera_trap_al.strategies.graph_density.MOST_ROWS", 10)
+    for module in ("graph_density", "herding", "typiclust"):
+        monkeypatch.setattr(f"camera_trap_al.strategies.{module}.MOST_ROWS", 10)
     monkeypatch.setattr("camera_trap_al.strategies.shortlist.MOST_ROWS", 10)
     found = places(name, random_pool(50), 30)
     assert len(set(found)) == 30
 
 
-@pytest.mark.parametrize("name", ["kcenter", "graph_density", "hierarchical", "margin_cluster_mean"])
+@pytest.mark.parametrize("name", strategies.names())
 def test_a_shortlist_of_a_larger_pool_is_cut_as_the_pool_likes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("kcenter", "graph_density", "hierarchical"):
+    for module in (
+        "badge",
+        "cluster_margin",
+        "clusters",
+        "graph_density",
+        "hierarchical",
+        "kcenter",
+        "herding",
+        "novelty",
+    ):
         monkeypatch.setattr(f"camera_trap_al.strategies.{module}.LEAST_ROWS", 0)
+    monkeypatch.setattr("camera_trap_al.strategies.typiclust.MOST_ROWS", 60)
     pool = random_pool(200, 30)
     found = pool.paths_of(strategies[name].query(pool, 3, 1))
     for block, order in [(1, 0), (50, 7), (64, 0)]:

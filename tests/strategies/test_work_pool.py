@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from camera_trap_al.core import geometry
-from camera_trap_al.errors import ModelError, StopRequested
+from camera_trap_al.errors import ModelError, NotANumberError, StopRequested
 from camera_trap_al.learn.classifier import Classifier
 from camera_trap_al.pool import WorkPool, ahead
 from camera_trap_al.store.embeddings import Vectors
@@ -76,6 +76,26 @@ def test_a_large_request_looks_often_whether_the_program_is_to_end(
     looks: list[int] = []
     strategies[name].query(replace(pool, stop=lambda: bool(looks.append(1))), 100, 1)
     assert len(looks) > 25 + 8
+
+
+def test_before_there_is_a_classifier_embeddings_are_there_and_no_probabilities(pool: WorkPool) -> None:
+    blocks = list(replace(pool, classifier=None).unlabelled_blocks())
+    assert {block.proba.shape[1] for block in blocks} == {0} and {block.embeddings.shape[1] for block in blocks} == {D}
+    labelled = list(replace(pool, classifier=None).labelled_blocks())
+    assert np.concatenate([block.labels for block in labelled]).tolist() == [-1] * 100
+
+
+def test_a_labelled_row_that_holds_no_number_is_named(pool: WorkPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Vectors.read
+
+    def broken(self: Vectors, rows: np.ndarray) -> np.ndarray:
+        found = read(self, rows)
+        found[rows == 307] = np.nan
+        return found
+
+    monkeypatch.setattr(Vectors, "read", broken)
+    with pytest.raises(NotANumberError, match="row 307"):
+        strategies["kcenter"].query(pool, 9, 1)
 
 
 def test_a_damaged_shard_ends_the_query_and_leaves_no_thread(pool: WorkPool, tmp_path: Path) -> None:

@@ -1,0 +1,196 @@
+"""What labels say of the classifier before it sees others: the better head, and how far its probabilities are to be trusted.
+
+Both by cross-validation, in which images of one group (a site, a sequence) are never on both sides.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from camera_trap_al.learn.classifier import fit_classifier
+from camera_trap_al.learn.evaluate import calibration_error, evaluate
+from camera_trap_al.learn.heads.dense import FloatArray, IntArray, softmax
+
+FOLDS = 5
+# Of more labels a sample is looked at; it is enough for one number and one choice.
+MOST_ROWS = 2000
+# With fewer labels to judge by, probabilities stay as they are, and the first of the heads is taken.
+FEWEST_ROWS = 20
+LOWEST, HIGHEST = 0.05, 20.0
+HALVINGS = 40
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a head did on labels that it had not seen: fractions in [0, 1], and the temperature that suits it."""
+
+    accuracy: float
+    macro_f1: float
+    temperature: float
+    error: float
+    """The expected calibration error with that temperature."""
+
+    @property
+    def merit(self) -> float:
+        """Return by what heads are compared: common and rare classes count alike."""
+        return (self.accuracy + self.macro_f1) / 2
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The head to use, its temperature, and how it was found.
+
+    Parameters
+    ----------
+    head, temperature : to be used from the next fit on
+    scores : by head, of those that were compared; empty where there were too few labels to judge by
+    n_judged : labels that the heads were judged by
+    by : `group`, or `image` where the groups left nothing to learn from
+    """
+
+    head: str
+    temperature: float
+    scores: dict[str, Score]
+    n_judged: int
+    by: str
+
+    def facts(self) -> dict[str, Any]:
+        """Return the JSON values."""
+        return asdict(self)
+
+
+def calibrate(
+    scaled: FloatArray,
+    species: Sequence[str],
+    groups: Sequence[int],
+    names: Sequence[str],
+    seed: int,
+    *,
+    unlabelled: FloatArray | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> Calibration:
+    """Compare heads on labels that they were not fitted on, and find the temperature of the best one.
+
+    Parameters
+    ----------
+    scaled, species, unlabelled : as `fit_classifier` takes them, n rows of at least two classes
+    groups : n numbers; images of one group are left out together
+    names : heads; of equally good ones the first is taken
+    seed : of the sample, the folds and the fits
+    tick : called before each fit; what it raises ends this
+    """
+    draw = np.random.default_rng(seed)
+    rows = np.arange(len(species))
+    if len(rows) > MOST_ROWS:
+        rows = np.sort(draw.choice(len(rows), MOST_ROWS, replace=False))
+    vectors, known = scaled[rows], [species[i] for i in rows.tolist()]
+    classes = sorted(set(known))
+    column = {name: i for i, name in enumerate(classes)}
+    targets = np.array([column[name] for name in known], dtype=np.int64)
+    by, folds = _folds(targets, np.asarray(groups, dtype=np.int64)[rows], draw)
+    judged = _judged(targets, folds)
+    if int(judged.sum()) < FEWEST_ROWS or len(set(targets[judged].tolist())) < 2:
+        return Calibration(names[0], 1.0, {}, 0, by)
+    scores = {}
+    for name in names:
+        found = np.full((len(rows), len(classes)), -np.inf, dtype=np.float32)
+        for fold in np.unique(folds):
+            tick()
+            held = folds == fold
+            taught = [name for name, out in zip(known, held, strict=True) if not out]
+            if len(set(taught)) < 2:
+                continue
+            fitted = fit_classifier(vectors[~held], taught, seed, name, unlabelled=unlabelled)
+            columns = [column[name] for name in fitted.classes]
+            found[np.ix_(held, columns)] = fitted.scores(vectors[held])
+        scores[name] = _score(found[judged], targets[judged], classes)
+        text = f"{scores[name].accuracy:.3f}, macro F1 {scores[name].macro_f1:.3f}"
+        log.debug("head %s: accuracy %s on labels it had not seen", name, text)
+    best = max(names, key=lambda name: scores[name].merit)
+    return Calibration(best, scores[best].temperature, scores, int(judged.sum()), by)
+
+
+def fit_temperature(scores: FloatArray, targets: IntArray) -> float:
+    """Return by what scores are to be divided so that their softmax says how often it is right.
+
+    Parameters
+    ----------
+    scores : (n, k) float32; -inf for a class that could not be known
+    targets : (n,) int64, never such a class
+
+    Returns
+    -------
+    The temperature of least log loss in [0.05, 20]. What is wanted of a row is one part in n + 2 off certain, so that
+    rows that are all right do not make it certain of everything.
+
+    Source: temperature scaling, Guo et al. 2017 (arXiv:1706.04599); smoothed targets after Platt 1999.
+    """
+    possible = np.isfinite(scores)
+    finite = np.where(possible, scores, 0).astype(np.float64)
+    doubt = 1 / (len(scores) + 2)
+    wanted = doubt * possible / possible.sum(axis=1, keepdims=True)
+    wanted[np.arange(len(targets)), targets] += 1 - doubt
+    aimed = float((wanted * finite).sum())
+    low, high = np.log(1 / HIGHEST), np.log(1 / LOWEST)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        # The log loss is convex in the inverse temperature: its slope changes sign once.
+        proba = softmax(np.where(possible, finite * np.exp(middle), -np.inf))
+        if float((proba * finite).sum()) > aimed:
+            high = middle
+        else:
+            low = middle
+    return float(np.exp(-(low + high) / 2))
+
+
+def _score(scores: FloatArray, targets: IntArray, classes: list[str]) -> Score:
+    temperature = fit_temperature(scores, targets)
+    proba = softmax(scores / np.float32(temperature))
+    best = proba.argmax(axis=1)
+    metrics = evaluate([classes[i] for i in targets], [classes[i] for i in best], classes)
+    error = calibration_error(proba.max(axis=1), best == targets)
+    return Score(metrics["accuracy"], metrics["macro_f1"], temperature, error)
+
+
+def _judged(targets: IntArray, folds: IntArray) -> npt.NDArray[np.bool_]:
+    """Return the rows whose class occurs in another fold too, so that it could be learned, beside another class."""
+    judged = np.zeros(len(targets), dtype=bool)
+    for fold in np.unique(folds):
+        held = folds == fold
+        there = np.unique(targets[~held])
+        if len(there) >= 2:
+            judged[held] = np.isin(targets[held], there)
+    return judged
+
+
+def _folds(targets: IntArray, groups: IntArray, draw: np.random.Generator) -> tuple[str, IntArray]:
+    """Return what is left out together, and the (n,) fold of each row: by group where half of the rows can be judged so."""
+    _, of_group = np.unique(groups, return_inverse=True)
+    folds = _spread_groups(of_group, draw)
+    if 2 * int(_judged(targets, folds).sum()) >= len(targets):
+        return "group", folds
+    folds = np.empty(len(targets), dtype=np.int64)
+    # Images of a class are dealt out in turn, so that each fold has its share of each class.
+    order = draw.permutation(len(targets))
+    folds[order[np.argsort(targets[order], kind="stable")]] = np.arange(len(targets)) % FOLDS
+    return "image", folds
+
+
+def _spread_groups(of_group: IntArray, draw: np.random.Generator) -> IntArray:
+    """Return the fold of each row: groups, the largest first, go to the fold that has the fewest rows."""
+    sizes = np.bincount(of_group)
+    order = draw.permutation(len(sizes))
+    filled, fold_of = np.zeros(FOLDS, dtype=np.int64), np.empty(len(sizes), dtype=np.int64)
+    for group in order[np.argsort(-sizes[order], kind="stable")].tolist():
+        fold_of[group] = int(filled.argmin())
+        filled[fold_of[group]] += sizes[group]
+    folds: IntArray = fold_of[of_group]
+    return folds
