@@ -79,7 +79,7 @@ def journal_fields(decision: Decision) -> dict[str, Any]:
     `answer` is all that the receipt needs beside the rows: "was" holds (index in rows, corrected label) pairs.
     """
     return {
-        "rows": [[folder, file, species, provenance] for (folder, file), species, _, provenance in decision.taken],
+        "rows": [(folder, file, species, provenance) for (folder, file), species, _, provenance in decision.taken],
         "skips": [[*skip.key, skip.reason] for skip in decision.skips],
         "unlabels": [[*key] for key in decision.unlabels],
         "new_classes": list(decision.new_classes),

@@ -38,7 +38,9 @@ def imports():
 def empty_computer(monkeypatch, tmp_path):
     """No cache, no packages, no network."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch_home"))
-    packaged = types.SimpleNamespace(find_packaged=lambda arch: None, load_packaged=None)
+    packaged = types.SimpleNamespace(
+        find_packaged=lambda arch: None, is_packaged=lambda arch, path: False, load_packaged=None
+    )
     monkeypatch.setitem(sys.modules, "camera_trap_al.learn.packaged", packaged)
 
     def refuse(url, timeout):

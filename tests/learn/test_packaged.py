@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from camera_trap_al.errors import ModelError
-from camera_trap_al.learn.backbones import backbones
+from camera_trap_al.learn.backbones import backbones, build_network
 from camera_trap_al.learn.packaged import PACKAGED, find_packaged, load_packaged
+from camera_trap_al.learn.weights import load_start_weights
 
 LITE = "efficientnet_lite0"
 SABOTAGE = "raise ImportError('the package itself must not be imported')"
@@ -76,6 +77,19 @@ def test_entries_under_other_names_are_paired_in_order(arch, install):
     loaded = load_packaged(arch, install(arch, other_names))
     assert list(loaded) == list(kept)
     assert all(torch.equal(loaded[name], kept[name]) for name in kept)
+
+
+@pytest.mark.slow
+def test_a_copy_of_the_file_can_be_named_as_start_weights(install, tmp_path):
+    """Its layers are named otherwise than torchvision's, so that a plain reading would find another architecture."""
+    body = {k: v for k, v in backbones["mobilenet_v2"].build().state_dict().items() if k.startswith("features.")}
+    file = install(
+        "mobilenet_v2", {f"_layer{i}.{name.rpartition('.')[2]}": v for i, (name, v) in enumerate(body.items())}
+    )
+    copy = file.rename(tmp_path / file.name)
+    network = build_network("mobilenet_v2", 8, seed=0)
+    assert load_start_weights(network, "mobilenet_v2", pretrained=False, weights=copy) == f"weights from {copy.name}"
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in body.items())
 
 
 def wrong_shape(state):
