@@ -78,6 +78,8 @@ def _measure(names: list[str], given: argparse.Namespace, earlier: Earlier | Non
             _say(f"{name} … ({most}{spent:.1f} min so far)")
             results.append(_run(name, folder, given, minutes))
             _say(table([results[-1]], earlier))
+            if given.json:
+                given.json.write_text(as_json(results, facts), encoding="utf-8")
             is_interrupted = results[-1].error.startswith("It was interrupted")
             if is_interrupted:
                 break
@@ -86,8 +88,6 @@ def _measure(names: list[str], given: argparse.Namespace, earlier: Earlier | Non
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _print(results, facts, earlier, against, time.monotonic() - started)
-    if given.json:
-        given.json.write_text(as_json(results, facts), encoding="utf-8")
     return 130 if is_interrupted else 0
 
 

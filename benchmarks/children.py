@@ -31,17 +31,17 @@ class Place:
 
 
 PLACES = {
-    "S1": Place("first_pass", 4.0),
-    "S2": Place("computing", 1.5),
-    "S3": Place("computing", 4.0),
-    "S4": Place("rounds", 3.0),
-    "S5": Place("rounds", 5.0),
-    "S6": Place("choosing", 2.0),
-    "S7": Place("choosing", 3.0),
+    "S1": Place("first_pass", 3.0),
+    "S2": Place("computing", 2.5),
+    "S3": Place("computing", 5.0),
+    "S4": Place("rounds", 3.5),
+    "S5": Place("rounds", 6.0),
+    "S6": Place("choosing", 1.5),
+    "S7": Place("choosing", 2.0),
     "S8": Place("million", 6.0),
     "S9": Place("rounds", 2.0),
-    "S10": Place("fitting", 4.0),
-    "S11": Place("predicting", 2.5),
+    "S10": Place("fitting", 3.5),
+    "S11": Place("predicting", 2.0),
     "S12": Place("million", 0.5),
     "S13": Place("first_request", 3.0),
     "S14": Place("computing", 4.5),
@@ -116,6 +116,9 @@ def run_here(row: str, run: Run, written: Path) -> int:
             importlib.import_module(f"benchmarks.{PLACES[row].module}")
             for figure in rows[row](run):
                 note(as_facts(figure))
+        except KeyboardInterrupt:
+            # Whoever ended it says why.
+            return 130
         except Exception as error:
             traceback.print_exc()
             note({ERROR: f"{type(error).__name__}: {error}"})

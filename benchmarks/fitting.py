@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from benchmarks import plain
 from benchmarks.figures import Figure, Run, rows
+from camera_trap_al.engine import usable_cores
 from camera_trap_al.learn.classifier import fit_classifier
 
 SIZES, COMPARED, LARGEST = (500, 5_000, 50_000), 5_000, 50_000
@@ -45,7 +46,7 @@ def _compared(n: int, n_seeds: int) -> Iterator[Figure]:
     for seed in range(n_seeds):
         made = season(n, seed)
         ours.append(_ours(made, seed))
-        seconds, predict = plain.fit(made.vectors, made.species, seed)
+        seconds, predict = plain.fit(made.vectors, made.species, seed, usable_cores())
         theirs.append((seconds, _points(predict(made.tested), made)))
     lost = statistics.median(b - a for (_, a), (_, b) in zip(ours, theirs, strict=True))
     mine, other = (statistics.median(seconds for seconds, _ in found) for found in (ours, theirs))

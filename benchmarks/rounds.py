@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,7 +23,11 @@ from benchmarks.made_up import MadeUp, made_up_work
 from camera_trap_al.catalog.found import POOL as POOL_ROOT
 from camera_trap_al.catalog.found import Found, Seen
 from camera_trap_al.core.records import ImageKey
+from camera_trap_al.engine import usable_cores
+from camera_trap_al.errors import StopRequested
+from camera_trap_al.jobs import run_job
 from camera_trap_al.layout import WorkFolder
+from camera_trap_al.learn.settings import Progress
 from camera_trap_al.loop import Loop
 from camera_trap_al.rounds import publish
 from camera_trap_al.store import embeddings, generations
@@ -33,8 +38,7 @@ POOL, LABELS, ASKED, CLASSES = 100_000, 5_000, 100, 20
 ROUNDS = 7
 MOST_S, MOST_BESIDE_S, FACTOR = 5.0, 15.0, 20.0
 FEW, ROUNDS_OF_FEW = 1_000, 3
-REEMBEDDED = 2_000
-PX = 128  # pixels of a side: an epoch takes a minute rather than four
+REEMBEDDED, STEPS, TUNED = 2_000, 2, 2
 MILLION, BLOCK, MOST_MB = 1_000_000, 10_000, 600.0
 TAKING_IN = frozenset({"REGISTERING", "PROJECTING", "TAKING_LABELS", "ANSWERING"})
 STABLE = f"stable: unchanged for {SETTLE_S:g} s (labels.settle_s), which is not counted"
@@ -69,36 +73,80 @@ def turnaround(run: Run) -> Iterator[Figure]:
 
 @rows.register("S5")
 def beside_training(run: Run) -> Iterator[Figure]:
-    """Measure rounds while a worker fine-tunes ResNet18, and while it embeds 2,000 images with what came of it."""
-    options = {"finetune.epochs": 1, "finetune.period": ASKED, "cache.px": PX}
+    """Measure rounds while a worker fine-tunes ResNet18, and while it embeds 2,000 images with what came of it.
+
+    The fine-tune goes on from where an earlier one was stopped, which is near its end: whole, it would take ten minutes.
+    """
+    options = {"finetune.epochs": 1, "finetune.period": ASKED}
     n, rounds = (2_000, 2) if run.tiny else (POOL, ROUNDS)
     arch = "tiny" if run.tiny else "resnet18"
     n_labels = 200 if run.tiny else LABELS - ASKED
     made = made_up_work(run.folder / "made", n, n_labels=n_labels, n_classes=CLASSES, options=options, arch=arch)
     folder = WorkFolder.at(made.work)
+    batch = _stop_a_fine_tune(made, n_labels + ASKED)
+    sizes = f"pool of {n}, {n_labels} labels, {arch}"
     with daemon(made.work) as process:
         turnaround_s(made, process)  # the classifier is fitted first; then enough labels are there for a fine-tune
-        tuning = _while(made, process, lambda: 2 not in generations.numbers(folder.models), rounds)
+        trained = f"a fine-tune, its last {STEPS} mini-batches of {batch} images"
+        yield from _beside(
+            run, trained, sizes, made, process, lambda: TUNED not in generations.numbers(folder.models), rounds
+        )
     embedded = min(REEMBEDDED, n // 2)
     _embed_all_but(made, embedded)
     with daemon(made.work) as process:
-        embedding = _while(made, process, lambda: learner_of(folder) < 2, rounds)
-    sizes = f"pool of {n}, {n_labels} labels, {arch} on images of {PX} pixels"
-    for what, seconds in (("a fine-tune", tuning), (f"a re-embedding of {embedded} images", embedding)):
-        note = f"{sizes}; {_spread(seconds)}; {STABLE}"
-        yield Figure(
-            f"turnaround beside {what}, median", statistics.median(seconds), "s", most=MOST_BESIDE_S, note=note
-        )
-    yield Figure("fine-tunes that finished and became current", float(learner_of(folder) >= 2), "", least=1.0)
+        embedding = f"a re-embedding of {embedded} images"
+        yield from _beside(run, embedding, sizes, made, process, lambda: learner_of(folder) < TUNED, rounds)
+    yield Figure("fine-tunes that finished and became current", float(_is_trained(folder, TUNED)), "", least=1.0)
 
 
-def _while(made: MadeUp, process: subprocess.Popen[bytes], goes_on: Callable[[], bool], n: int) -> list[float]:
-    """Return the seconds of the first `n` rounds that began while something went on beside them; wait for its end."""
+def _beside(
+    run: Run, what: str, sizes: str, made: MadeUp, process: subprocess.Popen[bytes], goes_on: Callable[[], bool], n: int
+) -> Iterator[Figure]:
+    """Measure the first `n` rounds that begin while something goes on beside them; wait for its end.
+
+    What is tiny may have ended before a round begins: one is made then all the same.
+    """
     seconds: list[float] = []
-    while goes_on() and len(seconds) < n:
+    started = time.monotonic()
+    while len(seconds) < n and (goes_on() or (run.tiny and not seconds)):
         seconds.append(turnaround_s(made, process))
+    seconds = seconds or [float("nan")]
+    note = f"{sizes}; {_spread(seconds)}; {STABLE}"
+    yield Figure(f"turnaround beside {what}, median", statistics.median(seconds), "s", most=MOST_BESIDE_S, note=note)
     wait_for(lambda: not goes_on(), "the end of the worker's job", process)
-    return seconds or [float("nan")]
+    yield Figure(f"{what}, beside these rounds", time.monotonic() - started, "s")
+
+
+def _stop_a_fine_tune(made: MadeUp, n_labels: int) -> int:
+    """Leave a fine-tune as one that was stopped with few mini-batches to go; return how many images are in each."""
+    work = Work.open(made.work)
+    try:
+        loader = work.config.loader
+
+        def stop(progress: Progress) -> None:
+            raise StopRequested
+
+        with contextlib.suppress(StopRequested):
+            small = replace(work.config, loader=replace(loader, classes=2, samples=2))
+            run_job(work.folder, small, "FINETUNE", stop)
+        folder = generations.hidden_folder_of(work.folder.models, TUNED)
+    finally:
+        work.close()
+    from camera_trap_al.learn.model_folder import read_draft, write_draft
+
+    batch = min(loader.classes, CLASSES) * loader.samples
+    draft = read_draft(folder)
+    draft.batch = max(0, n_labels // batch - STEPS)
+    write_draft(folder, draft)
+    return batch
+
+
+def _is_trained(folder: WorkFolder, number: int) -> bool:
+    """Return whether a model is current, was trained, and has other weights than the one before it."""
+    here, before = (generations.folder_of(folder.models, n) for n in (number, number - 1))
+    trained = (generations.read_manifest(here) or {}).get("trained")
+    changed = (here / "model.safetensors").read_bytes() != (before / "model.safetensors").read_bytes()
+    return learner_of(folder) == number and trained is True and changed
 
 
 def _embed_all_but(made: MadeUp, n: int) -> None:
@@ -156,7 +204,12 @@ def _plainly(folder: Path, made: MadeUp, n_labels: int) -> plain.Turnaround:
     finally:
         work.close()
     return plain.turnaround(
-        folder, vectors, list(range(n_labels)), species[:n_labels], n_asked=min(ASKED, n_labels // 2)
+        folder,
+        vectors,
+        list(range(n_labels)),
+        species[:n_labels],
+        n_asked=min(ASKED, n_labels // 2),
+        threads=usable_cores(),
     )
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from camera_trap_al.engine import usable_cores
 from camera_trap_al.errors import StopRequested
 from camera_trap_al.learn.classifier import Classifier, one_thread
+from camera_trap_al.learn.pace import fixed_threads
 from camera_trap_al.store.embeddings import Places, Vectors
 from camera_trap_al.store.shards import SHARD_ROWS, FloatArray
 from camera_trap_al.strategies import LabelledBlock, PoolBlock, check_numbers
@@ -97,9 +98,10 @@ class WorkPool:
 def ahead(call: Callable[..., T], tasks: Iterable[tuple[object, ...]]) -> Iterator[T]:
     """Yield what `call` returns for each task, in their order, while threads work on the next few.
 
-    One thread a core and at most four. They run beside each other as long as `call` spends its time in numpy.
+    One thread a core, or as many as `OMP_NUM_THREADS` says, and at most four. They run beside each other as long as `call`
+    spends its time in numpy.
     """
-    n_threads = min(usable_cores(), MOST_THREADS)
+    n_threads = min(fixed_threads() or usable_cores(), MOST_THREADS)
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(n_threads, thread_name_prefix="pool") as threads:
         try:

@@ -128,8 +128,8 @@ def list_all(work: Work, facts: Facts) -> None:
     )
     held: list[OSError] = []
     try:
-        labels = {key: label.species for key, label in work.history.labels.items()}
-        write_labels(folder.labels, _label_lines(work), labels)
+        labels = work.history.labels
+        write_labels(folder.labels, _label_lines(work), labels, [label.species for label in labels.values()])
     except OSError as error:
         held.append(error)
     for path, header, rows in problems:

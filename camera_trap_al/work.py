@@ -7,7 +7,8 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,9 +92,13 @@ class Work:
         journal = _open_journal(folder)
         history = History()
         touched: list[tuple[int, list[ImageKey]]] = [(line["seq"], history.apply(line)) for line in journal.lines]
-        catalog = open_catalog(folder, history.identity, journal.end, list(image_folders(config)))
+        with ThreadPoolExecutor(1) as beside:
+            # SQLite looks for damage without holding up Python: half a second of a million images each.
+            looking = beside.submit(_glance_at_shards, folder)
+            catalog = open_catalog(folder, history.identity, journal.end, list(image_folders(config)))
+            seen = looking.result()
         _check_pool(config, history, catalog)
-        for said in _set_damaged_aside(folder, str(catalog.fact("catalog_id")), catalog.newest_row()):
+        for said in _set_damaged_aside(folder, str(catalog.fact("catalog_id")), catalog.newest_row(), seen):
             log.warning("recovery: %s", said)
         catalog.forget_shards(all_shards(folder).keys())
         mark = catalog.mark
@@ -305,18 +310,25 @@ def _remove_leftovers(folder: WorkFolder) -> None:
         generations.remove_trash(parent)
 
 
-def _set_damaged_aside(folder: WorkFolder, catalog_id: str, newest_row: int) -> list[str]:
+def _glance_at_shards(folder: WorkFolder) -> dict[int, list[shards.Glance]]:
+    return {n: shards.glance(generations.folder_of(folder.embedding, n)) for n in generations.numbers(folder.embedding)}
+
+
+def _set_damaged_aside(
+    folder: WorkFolder, catalog_id: str, newest_row: int, seen: Mapping[int, list[shards.Glance]]
+) -> list[str]:
     for parent in (folder.models, folder.checkpoints, folder.embedding):
         for number in generations.numbers(parent):
             generations.check_format(generations.folder_of(parent, number))
     said = generations.set_damaged_aside(folder.models) + generations.set_damaged_aside(folder.checkpoints)
     for number in generations.numbers(folder.embedding):
         learner = generations.folder_of(folder.embedding, number)
-        if shards.is_foreign(learner, embeddings.made_by(folder.models, number, catalog_id), newest_row):
+        made_by = embeddings.made_by(folder.models, number, catalog_id)
+        if shards.is_foreign(learner, made_by, newest_row, seen=seen[number]):
             atomic.discard_folder(learner)
             said.append(f"{learner} is of another model or catalogue; its images are embedded again.")
             continue
-        said += shards.set_damaged_shards_aside(learner, verify=False)
+        said += shards.set_damaged_shards_aside(learner, seen=seen[number])
         if (learner / generations.MANIFEST).exists() and generations.read_manifest(learner) is None:
             aside = atomic.rename_aside(learner / generations.MANIFEST, f".bad-{generations.MANIFEST}")
             said.append(f"{learner} is damaged ({aside.name}); it is completed again.")

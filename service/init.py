@@ -231,7 +231,7 @@ def _describe(found: Survey) -> list[str]:
             f"  no image yet for {names_}: kept as classes to choose from; remove the folders if they are none"
         )
     if found.n_empty:
-        lines.append(f"  {found.n_empty} files are empty (0 bytes); they will be put on the list data/quarantine.csv")
+        lines.append(f"  Empty files (0 bytes): {found.n_empty}; they will be put on the list data/quarantine.csv")
     for kind, n in sorted(found.tally.counts.items()):
         lines.append(f"  {n} {KINDS[kind]}, such as {found.tally.examples[kind][0]}")
     return lines
@@ -274,9 +274,13 @@ def _describe_cost(surveys: list[Survey], config: Config, work: Path) -> list[st
             (px for px in range(config.cache.px, SMALLEST_PX - 1, -16) if pool_room(room, px) >= n), config.cache.px
         )
         smaller = f"With cache.px = {px} it holds all of them, in less detail. " if px < config.cache.px else ""
+        kept = "No decoded image is kept (cache.max_gb = 0)"
+        if config.cache.max_gb:
+            kept = f"There is room for {n_cached} of them decoded (cache.max_gb, and half of the free disk at most)"
+        now, then = _about(with_rest_s), _about(again_s)
         lines.append(
-            f"  There is room for {n_cached} of them decoded (cache.max_gb, and half of the free disk at most), so to embed"
-            f" all anew after each fine-tuning will take {_about(with_rest_s)}; with room for all, {_about(again_s)}."
+            f"  {kept}, so to embed all anew after each fine-tuning will take {now};"
+            f" with room for all, {then if then != now else 'little less'}."
             f' {smaller}finetune.layers = "last" shortens the training before it, finetune.epochs = 0 leaves out both.'
         )
     return lines

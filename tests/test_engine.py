@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -122,6 +123,7 @@ def test_a_decoder_that_hangs_is_ended(pictures, make, monkeypatch):
     decoders = make(DecodeLimits(decode_s=0.3), processes=1)
     problem = problem_of(decoders, pictures[3])
     assert problem.code == "decoder_timeout" and problem.content == hash_file(pictures[3])
+    decoders.limits = DEFAULT_LIMITS
     assert decoders.read(pictures[4]).pixels.any()
 
 
@@ -145,7 +147,7 @@ def test_a_child_that_was_killed_from_outside_costs_no_image(pictures, make):
 def test_where_no_process_starts_threads_decode_and_it_is_said_once(pictures, make, caplog, monkeypatch):
     for command in (["/no/such/program"], [sys.executable, "-c", "raise SystemExit(3)"]):
         caplog.clear()
-        decoders = make(DecodeLimits(max_side=60, decode_s=0.3), command=command)
+        decoders = make(DecodeLimits(max_side=60), command=command)
         with caplog.at_level(logging.WARNING):
             for path in pictures:
                 result = decoders.read(path)
@@ -161,25 +163,32 @@ def test_where_no_process_starts_threads_decode_and_it_is_said_once(pictures, ma
         raise ImageUnreadableError("late", code="unreadable")
 
     monkeypatch.setattr(engine, "decode", slow)
+    decoders.limits = DecodeLimits(decode_s=0.1)
     assert problem_of(decoders, pictures[1]).code == "decoder_timeout"
     never.set()
 
 
-SLOW = """
-import time, camera_trap_al.decoder as decoder
-decode = decoder.decode
-decoder.decode = lambda *args, **options: (time.sleep(0.05), decode(*args, **options))[1]
-decoder.main()
-"""
-
-
-@pytest.mark.parametrize("is_slow", [False, True])
+@pytest.mark.parametrize(("in_process_s", "is_slow"), [(0.010, False), (0.024, False), (0.026, True)])
 def test_threads_take_over_only_where_processes_prove_to_be_slow_and_it_is_said_once(
-    pictures, make, caplog, monkeypatch, is_slow
+    pictures, make, caplog, monkeypatch, in_process_s, is_slow
 ):
+    clock, receive, decode = [0.0], engine.Decoder.receive, engine.decode
+
+    def receive_for(*given):
+        clock[0] += in_process_s
+        return receive(*given)
+
+    def decode_for_10_ms(*given, **options):
+        clock[0] += 0.010
+        return decode(*given, **options)
+
+    turned_by_hand = SimpleNamespace(perf_counter=lambda: clock[0], monotonic=time.monotonic, sleep=time.sleep)
+    monkeypatch.setattr(engine, "time", turned_by_hand)
+    monkeypatch.setattr(engine.Decoder, "receive", receive_for)
+    monkeypatch.setattr(engine, "decode", decode_for_10_ms)
     monkeypatch.setattr(engine, "COMPARE_FROM", 1)
     monkeypatch.setattr(engine, "COMPARED", 3)
-    decoders = make(command=[sys.executable, "-c", SLOW]) if is_slow else make()
+    decoders = make()
     with caplog.at_level(logging.INFO):
         for n, path in enumerate(pictures):
             assert np.array_equal(decoders.read(path).pixels, read_image(path))
@@ -191,9 +200,10 @@ def test_threads_take_over_only_where_processes_prove_to_be_slow_and_it_is_said_
 def test_a_number_of_processes_is_not_questioned(pictures, make, caplog, monkeypatch):
     monkeypatch.setattr(engine, "COMPARE_FROM", 0)
     monkeypatch.setattr(engine, "decode", None)
+    decoders = make(processes=1)
     with caplog.at_level(logging.INFO):
         for path in pictures * 2:
-            make(processes=1).read(path)
+            decoders.read(path)
     assert not caplog.records
 
 
@@ -227,10 +237,10 @@ def test_closing_ends_calls_under_way_and_all_children(pictures, make, monkeypat
 
 @pytest.mark.slow
 def test_children_that_are_not_needed_end(pictures, make, monkeypatch):
-    monkeypatch.setattr("camera_trap_al.decoder.IDLE_S", 0.2)
     decoders = make()
     decoders.read(pictures[0])
     (child,) = decoders._all
+    monkeypatch.setattr("camera_trap_al.decoder.IDLE_S", 0.2)
     assert child.process.wait(20) is not None
     assert decoders.read(pictures[1]).pixels.any()
 
@@ -260,8 +270,10 @@ def test_a_child_loads_neither_torch_nor_numpy():
 
 
 PARENT = """
-import os, sys, threading, time
+import os, signal, sys, threading, time
 from camera_trap_al.engine import Decoders
+# A test run that was started in the background ignores interrupts, and so would this process.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 decoders = Decoders(processes=1)
 threading.Thread(target=decoders.read, args=(sys.argv[1],), daemon=True).start()
 while not [child for child in decoders._all if child.deadline_s < float("inf")]:

@@ -142,6 +142,7 @@ def test_no_file_of_tests_imports_torch_before_its_first_test_runs(path: Path) -
         assert name.removeprefix("camera_trap_al.learn.") not in TORCH_MODULES, f"{path}: {name}"
 
 
+@pytest.mark.slow
 def test_the_daemon_and_its_verbs_run_with_torch_blocked() -> None:
     script = """
 import sys

@@ -132,15 +132,16 @@ def classified(connection: Connection, images: Images, *roots: str) -> tuple[Row
 
 def _in_order(images: Images, said: Mapping[str, Answers]) -> tuple[RowArray, list[str]]:
     """Return rows and species in the order of the key hashes, as signed numbers; of equal ones by species."""
-    places, names = np.empty(0, dtype=np.int64), list[str]()
+    names = sorted({name for answers in said.values() for name in answers.names})
+    ranks_by_name = {name: i for i, name in enumerate(names)}
+    places, ranks = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32)
     for root, answers in said.items():
         good = images.usable(root)[answers.places] & (answers.species >= 0)
         places = np.concatenate([places, answers.places[good]])
-        names += [answers.names[i] for i in answers.species[good].tolist()]
-    rank = {name: i for i, name in enumerate(sorted(set(names)))}
-    ranks = np.fromiter((rank[name] for name in names), dtype=np.int64, count=len(names))
+        rank_of = np.array([ranks_by_name[name] for name in answers.names], dtype=np.int32)
+        ranks = np.concatenate([ranks, rank_of[answers.species[good]]])
     order = np.lexsort((places, ranks, images.key_hashes.view(np.int64)[places]))
-    return images.rows[places[order]], np.array(names, dtype=object)[order].tolist()
+    return images.rows[places[order]], [names[i] for i in ranks[order].tolist()]
 
 
 def askable(images: Images, answers: Answers, *roots: str) -> tuple[RowArray, HashArray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
+from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, bindparam, case, func, insert, literal, or_, select, text, update
@@ -21,6 +22,7 @@ AWAY_FRACTION = 0.2
 TRANSIENT_PROBLEMS = frozenset({"missing", "no_permission"})
 """Problems of reaching a file rather than of what is in it: tried again at each scan."""
 QUARANTINED_AFTER_TRIES = 3
+ROWS_AT_ONCE = 200
 _NOTHING_KNOWN: Mapping[str, Any] = {
     "problem": "",
     "problem_text": "",
@@ -162,18 +164,20 @@ def _renew(connection: Connection, changed: Sequence[tuple[int, Found]]) -> None
 
 def take_answers(connection: Connection, answers: Sequence[tuple[ImageKey, Answer]]) -> None:
     """Take in what was said of pool images, at most `BATCH`; who answers has seen a content that changed."""
-    kept = [(key.path, *answer) for key, answer in answers if answer[0] is not None or answer[1] in LASTING_SKIPS]
+    kept = {key.path: answer for key, answer in answers if answer[0] is not None or answer[1] in LASTING_SKIPS}
     paths = [key.path for key, _ in answers]
-    gone = sorted(set(paths) - {path for path, *_ in kept})
+    gone = sorted(set(paths) - kept.keys())
     if gone:
         connection.exec_driver_sql(f"DELETE FROM labels WHERE path IN {marks(gone)}", tuple(gone))
     reviewed = f"UPDATE images SET altered_since = '' WHERE root = ? AND path IN {marks(paths)} AND altered_since != ''"
     connection.exec_driver_sql(reviewed, (POOL, *paths))
-    if kept:
+    rows = iter(kept.items())
+    # Many rows in one statement take half the time of a statement for each.
+    while part := [value for path, answer in islice(rows, ROWS_AT_ONCE) for value in (path, *answer)]:
         connection.exec_driver_sql(
-            "INSERT INTO labels (path, species, skip, seq) VALUES (?, ?, ?, ?) ON CONFLICT (path)"
-            " DO UPDATE SET species = excluded.species, skip = excluded.skip, seq = excluded.seq",
-            kept,
+            f"INSERT INTO labels (path, species, skip, seq) VALUES {', '.join(['(?, ?, ?, ?)'] * (len(part) // 4))}"
+            " ON CONFLICT (path) DO UPDATE SET species = excluded.species, skip = excluded.skip, seq = excluded.seq",
+            tuple(part),
         )
 
 

@@ -79,14 +79,14 @@ def journal_fields(decision: Decision) -> dict[str, Any]:
     `answer` is all that the receipt needs beside the rows: "was" holds (index in rows, corrected label) pairs.
     """
     return {
-        "rows": [[t.key.relative_path, t.key.file, t.species, t.provenance] for t in decision.taken],
+        "rows": [(folder, file, species, provenance) for (folder, file), species, _, provenance in decision.taken],
         "skips": [[*skip.key, skip.reason] for skip in decision.skips],
         "unlabels": [[*key] for key in decision.unlabels],
         "new_classes": list(decision.new_classes),
         "answer": {
             "verdict": decision.verdict,
             "counts": dict(decision.counts),
-            "was": [[i, t.was] for i, t in enumerate(decision.taken) if t.was is not None],
+            "was": [[i, was] for i, (_, _, was, _) in enumerate(decision.taken) if was is not None],
             "rejected": [rejection_fields(r) for r in decision.rejections[:JOURNALLED_REJECTIONS]],
             "warnings": list(decision.warnings),
             "normalised": {"count": decision.n_normalised, "examples": [[*pair] for pair in decision.normalised]},

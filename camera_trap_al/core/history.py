@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -234,5 +235,5 @@ def _random_places(line: Mapping[str, Any]) -> Iterable[int]:
 
 def _keys_of(line: Mapping[str, Any]) -> list[ImageKey]:
     """Return the images that an answer line names."""
-    named = [*line.get("rows", ()), *line.get("skips", ()), *line.get("unlabels", ())]
+    named = itertools.chain(line.get("rows", ()), line.get("skips", ()), line.get("unlabels", ()))
     return [ImageKey(row[0], row[1]) for row in named]

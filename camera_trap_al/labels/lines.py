@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import BinaryIO
 
 import numpy as np
@@ -51,16 +52,16 @@ class PoolLines:
         """Return what stands before the ending of an image's line."""
         raise NotImplementedError
 
-    def write(self, file: BinaryIO, endings: Mapping[ImageKey, str]) -> None:
-        """Write header and lines; the endings given, which are cells already, stand in the lines of their images."""
+    def write(self, file: BinaryIO, keys: Collection[ImageKey], endings: Sequence[str]) -> None:
+        """Write header and lines; in those of `keys`, each once, stand their endings, which are cells already."""
         file.write(self.header.encode("utf-8") + LINE_END)
-        places, words, written = self._places_of(endings), list(endings.values()), 0
+        places, written = self._places_of(keys), 0
         order = np.argsort(places)[np.count_nonzero(places < 0) :]
         with memoryview(self._text) as text:
             for start in range(0, len(order), BLOCK_LINES):
                 these, pieces = order[start : start + BLOCK_LINES], list[bytes | memoryview]()
                 for i, end in zip(these.tolist(), self._ends[places[these] + 1].tolist(), strict=True):
-                    pieces += (text[written : end - self._n_ending], words[i].encode("utf-8"), LINE_END)
+                    pieces += (text[written : end - self._n_ending], endings[i].encode("utf-8"), LINE_END)
                     written = end
                 file.write(b"".join(pieces))
             file.write(text[written:])
@@ -80,10 +81,13 @@ class PoolLines:
 
     def _places_of(self, keys: Collection[ImageKey]) -> PlaceArray:
         """Return the places of the lines of images, -1 where there is none; among equal hashes the text decides."""
-        hashes = np.fromiter((key_hash(key.path) for key in keys), dtype=np.int64, count=len(keys))
-        firsts, ends = (np.searchsorted(self._hashes, hashes, side).tolist() for side in ("left", "right"))
-        candidates = zip(keys, firsts, ends, strict=True)
-        return np.array([self._place(key, first, end) for key, first, end in candidates], dtype=np.int64)
+        left, places = iter(keys), np.empty(0, dtype=np.int64)
+        while block := list(islice(left, BLOCK_LINES)):
+            hashes = np.array([key_hash(key.path) for key in block], dtype=np.int64)
+            firsts, ends = (np.searchsorted(self._hashes, hashes, side).tolist() for side in ("left", "right"))
+            found = [self._place(key, first, end) for key, first, end in zip(block, firsts, ends, strict=True)]
+            places = np.concatenate([places, np.array(found, dtype=np.int64)])
+        return places
 
     def _place(self, key: ImageKey, first: int, end: int) -> int:
         for place in self._order[first:end].tolist():

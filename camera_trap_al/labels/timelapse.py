@@ -8,7 +8,7 @@ import io
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -142,7 +142,7 @@ def write_selector(path: Path, listed: SelectorLines, selected: Collection[Image
     Every image has a row, since Timelapse keeps the old flag of one that is left out, and a row with an empty
     RelativePath also sets each image of that name in sub-folders unless their own rows follow.
     """
-    atomic.replace_file(path, lambda file: listed.write(file, dict.fromkeys(selected, "true")))
+    atomic.replace_file(path, lambda file: listed.write(file, selected, ["true"] * len(selected)))
 
 
 def write_request(path: Path, selector: Path, *, round_: int | str, keys: Iterable[ImageKey], why: str = "") -> None:
@@ -170,10 +170,13 @@ def read_placed(path: Path, selector: Path) -> int | str:
     return 0
 
 
-def write_labels(path: Path, lines: LabelLines, labels: Mapping[ImageKey, str]) -> None:
-    """Write `path,label` for the whole pool, `unlabelled` where there is none; durable on return."""
-    cells = {species: cell(safe_cell(species)) for species in set(labels.values())}
-    atomic.replace_file(path, lambda file: lines.write(file, {key: cells[name] for key, name in labels.items()}))
+def write_labels(path: Path, lines: LabelLines, images: Collection[ImageKey], species: Sequence[str]) -> None:
+    """Write `path,label` for the whole pool; durable on return.
+
+    `species` are those of `images`, each of them once; the label of all others is `unlabelled`.
+    """
+    cells = {name: cell(safe_cell(name)) for name in set(species)}
+    atomic.replace_file(path, lambda file: lines.write(file, images, [cells[name] for name in species]))
 
 
 def write_predictions(path: Path, listed: SelectorLines, predictions: Predictions) -> None:

@@ -15,8 +15,9 @@ MEASURE_S = 2.0
 MOST_ROUNDS = 3
 # Batches that a network computes beside each other, each in one thread: that leaves none waiting for another.
 MOST_LANES = 32
-# A way is changed for another only where that is faster by so much; one this much slower is not tried a second time.
-PAYS, HOPELESS = 1.1, 3.0
+# More threads, or bf16, are taken only where they are faster by so much: threads that hardly help would each wait for the
+# other as soon as another program runs. A way that is `HOPELESS` times slower is not tried a second time.
+PAYS, HOPELESS = 1.05, 3.0
 AGAIN_S = 300.0
 # Work that got this much slower has a new neighbour: it is measured again at once, but not all the time.
 SLOWED, SLOWED_AGAIN_S = 0.6, 20.0
@@ -62,11 +63,11 @@ def measure(
 
     Parameters
     ----------
-    ways : at least one; an earlier one is kept unless a later one is faster by a tenth
+    ways : at least one
 
     Returns
     -------
-    best : the way to go
+    best : of those about as fast as the fastest (a twentieth), the one with the fewest threads; of these the first
     rates : images a second of each way at its best; empty where there was no choice
     """
     if len(ways) == 1:
@@ -87,11 +88,8 @@ def measure(
                 rates[way] = max(rates[way], rate(way))
         if clock() >= end:
             break
-    best = ways[0]
-    for way in ways[1:]:
-        if rates[way] > PAYS * rates[best]:
-            best = way
-    return best, rates
+    near = [way for way in ways if rates[way] * PAYS >= max(rates.values())]
+    return min(near, key=lambda way: way.threads), rates
 
 
 def said(what: str, best: Way, rates: dict[Way, float]) -> str:

@@ -62,6 +62,11 @@ def find_packaged(arch: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
+def is_packaged(arch: str, path: Path) -> bool:
+    """Return whether a file has the name of the weights that a package brings for `arch`: their layers are named otherwise."""
+    return arch in PACKAGED and path.name == Path(PACKAGED[arch].file).name
+
+
 def load_packaged(arch: str, path: Path) -> dict[str, Tensor]:
     """Read packaged weights, under the names of our network.
 
@@ -71,7 +76,7 @@ def load_packaged(arch: str, path: Path) -> dict[str, Tensor]:
     Parameters
     ----------
     arch : a name in `PACKAGED`
-    path : what `find_packaged` returned
+    path : what `find_packaged` returned, or a copy of that file
 
     Returns
     -------

@@ -70,12 +70,15 @@ def find_weights(arch: str, *, pretrained: bool, weights: Path | None) -> Weight
     """
     offer = backbones[arch].weights
     if weights is not None:
+        from camera_trap_al.learn.packaged import is_packaged
+
         if not weights.is_file():
             raise WeightsMissingError(
                 f"The file of start weights {weights} does not exist.",
                 hint="Correct embedding_weights, or leave it empty and use pretrained weights.",
             )
-        return WeightsPlan("file", f"weights from {weights.name}", weights)
+        kind = "packaged" if is_packaged(arch, weights) else "file"
+        return WeightsPlan(kind, f"weights from {weights.name}", weights)
     if not pretrained:
         return WeightsPlan("none", "random weights (use_pretrained is false)")
     if offer == "none":

@@ -119,7 +119,7 @@ class LabelJournal:
         Raises `DurableWriteError`, after which the process must end: the write is never tried again here.
         """
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        line: Line = {"seq": self.end + 1, "at": at, "kind": kind, **fields}
+        line = _kept({"seq": self.end + 1, "at": at, "kind": kind, **fields})
         encoded = encode_line(line)
         try:
             self._file.append(encoded)
@@ -131,6 +131,11 @@ class LabelJournal:
     def close(self) -> None:
         """Close the file; nothing is pending."""
         self._file.close()
+
+
+def _kept(line: Line) -> Line:
+    """Return a line as it is kept in memory: its rows, of which there may be a million, as tuples, which are smaller."""
+    return {**line, "rows": [*map(tuple, line["rows"])]} if line.get("rows") else line
 
 
 def _keep_torn(path: Path, number: int, torn: bytes) -> str:
@@ -181,7 +186,7 @@ def read_journal(path: Path) -> tuple[list[Line], int, bytes]:
                     if not _is_torn(rest):
                         raise _damaged(path, len(lines) + 1, rest)
                     return lines, good, rest
-                lines.append(line)
+                lines.append(_kept(line))
                 good += len(raw)
     except OSError as error:
         raise DurableWriteError(

@@ -78,7 +78,7 @@ class PixelCache:
 
     def __init__(self, folder: Path, mark: str, *, px: int, max_bytes: int, live: RowArray) -> None:
         self.folder, self.px, self.max_bytes = folder, px, max_bytes
-        self.n_damaged = 0
+        self.n_damaged = self._n_refused = 0
         self._image_bytes = px * px * 3
         self._mark = blake2b(mark.encode("utf-8"), digest_size=16).digest()
         self._packs: dict[int, _Pack] = {}
@@ -147,7 +147,10 @@ class PixelCache:
         pixels.setflags(write=False)
         with self._lock:
             known = row in self._waiting or self._place_of(row) is not None
-            if known or not self._is_writable or not self._has_room(is_labelled):
+            if known or not self._is_writable:
+                return
+            if not self._has_room(is_labelled):
+                self._n_refused += 1
                 return
             self._waiting[row] = _Waiting(Kept(pixels, content, taken), stamp, checksum)
             self._filling.append(row)
@@ -165,6 +168,14 @@ class PixelCache:
         self._writer.shutdown()
         if self.n_damaged:
             log.warning("cache: %d images in %s were damaged and were decoded again", self.n_damaged, self.folder)
+        if self._n_refused:
+            log.info(
+                "cache: %s is full with %d images; %d more times one was decoded and not kept (cache.max_gb, and half of the"
+                " free disk at most; a smaller cache.px holds more)",
+                self.folder,
+                self.n_images,
+                self._n_refused,
+            )
 
     def _look(self, live: RowArray) -> None:
         """Take in the packs that are there; remove those that are of no use."""

@@ -9,10 +9,10 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -176,25 +176,45 @@ def read_shard_facts(folder: Path, name: str) -> ShardFacts:
     return ShardFacts(name, str(facts["made_by"]), facts["rows"], problems, hashes, times)
 
 
-def is_foreign(folder: Path, expected: str, newest_row: float = float("inf")) -> bool:
+class Glance(NamedTuple):
+    """What the files of a shard say without its vectors: `made_by` is "" where they are damaged, `newest_row` 0 then."""
+
+    name: str
+    made_by: str
+    newest_row: int
+    is_whole: bool
+
+
+def glance(folder: Path) -> list[Glance]:
+    """Look at all shards of a learner, in order: each `.json` is read, and the size of the vectors compared with it."""
+    return [_glance_at(folder, name) for name in shard_names(folder)]
+
+
+def _glance_at(folder: Path, name: str) -> Glance:
+    facts: dict[str, Any] = {}
+    try:
+        facts = read_facts(folder, name)
+        is_whole = bool(facts) and Stored.of(folder, name, len(facts["rows"])) is not None
+    except OSError:
+        is_whole = False
+    newest_row = int(facts["rows"].max(initial=0)) if facts else 0
+    return Glance(name, str(facts.get("made_by", "")), newest_row, is_whole)
+
+
+def is_foreign(
+    folder: Path, expected: str, newest_row: float = float("inf"), *, seen: Iterable[Glance] | None = None
+) -> bool:
     """Return whether anything in a learner's folder was made by another model or for another catalogue.
 
     Rows after `newest_row` were given by a catalogue that was replaced by an older copy, which gives them to other images.
+    `seen` is what `glance` returned, if that is known.
     """
     manifest = generations.read_manifest(folder)
-    marks = {mark for name in shard_names(folder) if (mark := _made_by(folder, name, newest_row))}
+    shards = glance(folder) if seen is None else seen
+    marks = {"a newer catalogue" if shard.newest_row > newest_row else shard.made_by for shard in shards} - {""}
     if manifest is not None:
         marks.add(str(manifest.get("made_by")))
     return not expected or bool(marks - {expected})
-
-
-def _made_by(folder: Path, name: str, newest_row: float) -> str:
-    try:
-        facts = read_facts(folder, name)
-    except OSError:
-        return ""
-    is_newer = bool(facts) and int(facts["rows"].max(initial=0)) > newest_row
-    return "a newer catalogue" if is_newer else str(facts.get("made_by", ""))
 
 
 @dataclass(frozen=True)
@@ -261,27 +281,27 @@ class Stored:
         return self.shape[1] * self.dtype.itemsize
 
 
-def damaged_shards(folder: Path, *, verify: bool = True) -> list[str]:
-    """Return the names of damaged shards: cut short or, with `verify`, of another content than their checksum's."""
-    return [name for name in shard_names(folder) if _is_damaged(folder, name, verify=verify)]
+def damaged_shards(folder: Path) -> list[str]:
+    """Return the names of damaged shards: cut short, or of another content than their checksum's. Reads all vectors."""
+    return [name for name in shard_names(folder) if _is_damaged(folder, name)]
 
 
-def _is_damaged(folder: Path, name: str, *, verify: bool) -> bool:
+def _is_damaged(folder: Path, name: str) -> bool:
     try:
         facts = read_facts(folder, name)
         stored = Stored.of(folder, name, len(facts["rows"])) if facts else None
-        return stored is None or verify and not stored.fits(facts["crc32"])
+        return stored is None or not stored.fits(facts["crc32"])
     except OSError:
         return True
 
 
-def set_damaged_shards_aside(folder: Path, *, verify: bool = True) -> list[str]:
+def set_damaged_shards_aside(folder: Path, *, seen: Iterable[Glance] | None = None) -> list[str]:
     """Rename damaged shards, so that their rows count as uncovered again; return sentences that say so.
 
-    Without `verify`, which reads all vectors, only those that are cut short: `Vectors` verifies each one it reads.
+    With `seen`, which `glance` returned, only those that are not whole: `Vectors` verifies each one whose vectors it reads.
     """
     said = []
-    for name in damaged_shards(folder, verify=verify):
+    for name in damaged_shards(folder) if seen is None else [shard.name for shard in seen if not shard.is_whole]:
         set_aside(folder, name)
         said.append(f"{folder / name} is damaged and was set aside; its images are embedded again.")
     return said

@@ -11,7 +11,7 @@ from camera_trap_al.catalog import schema
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.found import POOL, TRAIN
 from camera_trap_al.catalog.scan import Scan, Tally, is_safe_name, walk
-from camera_trap_al.catalog.sightings import MISSING_AFTER_SCANS
+from camera_trap_al.catalog.sightings import MISSING_AFTER_SCANS, ROWS_AT_ONCE
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.images import hash_file
 
@@ -141,6 +141,19 @@ def test_an_image_that_is_projected_twice_at_once_has_one_answer(catalog: Catalo
     before = catalog.counts().unlabelled
     catalog.project([(image, ("elk", None, 2)), (other, (None, None, 0))] * 2, 2, identity="x")
     assert catalog.counts().unlabelled == before - 1 and catalog.labelled()[1].count("elk") == 1
+
+
+@pytest.mark.parametrize("n", [ROWS_AT_ONCE - 1, ROWS_AT_ONCE, ROWS_AT_ONCE + 1, 3 * ROWS_AT_ONCE + 7])
+def test_many_answers_at_once_are_each_taken_changed_and_removed(catalog: Catalog, tmp_path: Path, n: int) -> None:
+    keys = [ImageKey("new", f"{i}.jpg") for i in range(n)]
+    said = {key: ("deer" if i % 3 else None, None if i % 3 else "cannot_tell", 1) for i, key in enumerate(keys)}
+    catalog.project(said.items(), 1, identity="x")
+    changed = {key: ("fox", None, 2) if i % 2 else (None, None, 0) for i, key in enumerate(keys) if i % 5}
+    catalog.project(changed.items(), 2, identity="x")
+    left = {key.path: answer for key, answer in (said | changed).items() if answer != (None, None, 0)}
+    with closing(sqlite3.connect(tmp_path / "catalog.sqlite")) as database:
+        rows = database.execute("SELECT path, species, skip, seq FROM labels").fetchall()
+    assert {path: tuple(answer) for path, *answer in rows} == left and len(rows) == len(left)
 
 
 def test_links_are_not_followed_and_a_file_in_a_forbidden_folder_is_counted(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_any_legal_name_is_found_written_and_matched_again(catalog: Catalog, tmp
     items = catalog.items([int(row) for row in catalog.live_rows(POOL)], {POOL: str(pool)})
     assert all(Path(item.path).is_file() for item in items)
     write_selector(tmp_path / "selector.csv", SelectorLines(keys), keys)
-    write_labels(tmp_path / "labels.csv", LabelLines(keys), dict.fromkeys(keys, "fox"))
+    write_labels(tmp_path / "labels.csv", LabelLines(keys), keys, ["fox"] * len(keys))
     with (tmp_path / "selector.csv").open(encoding="utf-8", newline="") as file:
         rows = [(row["RelativePath"], row["File"]) for row in csv.DictReader(file)]
     assert rows == [tuple(key) for key in keys]

@@ -341,8 +341,9 @@ def test_the_journal_gets_plain_values_that_add_up() -> None:
         labels={B: "deer"}, unlabel_token="__unlabel__",
     )  # fmt: skip
     fields = journal_fields(decision)
-    assert json.loads(json.dumps(fields)) == fields
-    assert fields["rows"] == [["S1", "A.JPG", "deer", "oracle"], ["S1", "B.JPG", "fox", "oracle"]]
+    rows = [["S1", "A.JPG", "deer", "oracle"], ["S1", "B.JPG", "fox", "oracle"]]
+    assert json.loads(json.dumps(fields)) == {**fields, "rows": rows}
+    assert fields["rows"] == [*map(tuple, rows)]
     assert (fields["skips"], fields["unlabels"]) == ([["S1", "C.JPG", "cannot_tell"]], [["S1", "D.JPG"]])
     assert fields["answer"]["was"] == [[1, "deer"]]
     assert fields["answer"]["rejected"][0]["code"] == "unknown_species"

@@ -243,14 +243,17 @@ def test_many_images_that_are_gone_are_taken_for_a_disk_that_is_away(
     session: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hidden = session.root / "hidden"
+    away: list[str] = []
 
     def answer_the_rest() -> None:
         images = session.asked()
-        (session.root / "pool" / "site a").rename(hidden)
-        session.put("labels.csv", {image: session.truth(image) for image in images if image.startswith("site b")})
+        sites = [image.partition("/")[0] for image in images]
+        away.append(max(set(sites), key=sites.count))  # three or more of the five images, whichever are asked for
+        (session.root / "pool" / away[0]).rename(hidden)
+        session.put("labels.csv", {image: session.truth(image) for image in images if not image.startswith(away[0])})
 
     def bring_back() -> None:
-        hidden.rename(session.root / "pool" / "site a")
+        hidden.rename(session.root / "pool" / away[0])
         session.put("labels.csv")
 
     assert session.run(answer_the_rest, bring_back) == 3

@@ -25,7 +25,7 @@ from camera_trap_al_service.init import init
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-LONGEST_S = 120.0
+LONGEST_S = 300.0
 SAID = 3000
 LEAST_FREE_BYTES = 3 << 30
 HEADER = "File,RelativePath,Species\r\n"

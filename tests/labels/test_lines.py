@@ -21,7 +21,7 @@ KEYS = st.lists(st.builds(ImageKey, st.one_of(st.just(""), NAMES), NAMES), max_s
 
 def written(these: PoolLines, endings: dict[ImageKey, str]) -> bytes:
     file = io.BytesIO()
-    these.write(file, endings)
+    these.write(file, endings, list(endings.values()))
     return file.getvalue()
 
 

@@ -22,7 +22,8 @@ from camera_trap_al.learn.backbones import (
 from camera_trap_al.learn.settings import ModelSettings, TrainSettings
 from camera_trap_al.learn.weights import find_weights, load_start_weights, read_state_dict
 
-FAMILIES = ["squeezenet1_1", "efficientnet_lite0", "tiny"]  # every one: test_every_backbone.py
+# Every one: test_every_backbone.py. What is slow in these tests is to import torchvision, which takes as long as torch.
+FAMILIES = [*(pytest.param(arch, marks=pytest.mark.slow) for arch in ("squeezenet1_1", "efficientnet_lite0")), "tiny"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,7 +38,9 @@ def imports():
 def empty_computer(monkeypatch, tmp_path):
     """No cache, no packages, no network."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch_home"))
-    packaged = types.SimpleNamespace(find_packaged=lambda arch: None, load_packaged=None)
+    packaged = types.SimpleNamespace(
+        find_packaged=lambda arch: None, is_packaged=lambda arch, path: False, load_packaged=None
+    )
     monkeypatch.setitem(sys.modules, "camera_trap_al.learn.packaged", packaged)
 
     def refuse(url, timeout):
@@ -63,6 +66,7 @@ def test_a_backbone_embeds_passes_gradients_and_survives_saving(arch):
         assert torch.equal(network(images), embedding)
 
 
+@pytest.mark.slow
 def test_every_network_of_torchvision_is_a_backbone_or_too_large():
     import torchvision
 
@@ -127,6 +131,7 @@ def test_weights_can_be_looked_for_without_torch():
     assert done.stdout.strip() == "network"
 
 
+@pytest.mark.slow
 def test_the_cache_is_looked_for_where_torchvision_keeps_it():
     import torchvision
 
@@ -259,6 +264,7 @@ def test_weights_that_a_file_lacks_are_named(tmp_path, caplog):
     assert "part.pt lacks 1 weights of tiny, which start at random: features.0.weight" in caplog.text
 
 
+@pytest.mark.slow
 def test_weights_of_another_architecture_are_refused(tmp_path):
     path = write_weights(tmp_path / "resnet.pt", build_network("resnet18", 4, seed=0).state_dict())
     with pytest.raises(ModelError, match=r"resnet.pt does not hold weights of tiny: only 0 of .* features.0.weight, "):
@@ -322,7 +328,7 @@ def test_missing_weights_name_the_path_and_the_ways_out(tmp_path):
     assert (plan.kind, plan.path) == ("network", expected) and plan.url.endswith("/resnet18-f37072fd.pth")
     assert not (tmp_path / "torch_home").exists()
     with pytest.raises(WeightsMissingError) as caught:
-        load_start_weights(build_network("resnet18", 8, seed=0), "resnet18", pretrained=True, weights=None)
+        load_start_weights(build_network("tiny", 8, seed=0), "resnet18", pretrained=True, weights=None)
     text = str(caught.value)
     for part in (str(expected), "unreachable", "embedding_weights", "efficientnet_lite0", "[demo]", "use_pretrained"):
         assert part in text
@@ -347,7 +353,7 @@ class Answer:
 def test_a_download_that_is_not_what_it_should_be_is_thrown_away(monkeypatch, tmp_path):
     monkeypatch.setattr(weights_module.urllib.request, "urlopen", lambda url, timeout: Answer(b"login to the hotel"))
     with pytest.raises(WeightsMissingError, match="SHA-256"):
-        load_start_weights(build_network("resnet18", 8, seed=0), "resnet18", pretrained=True, weights=None)
+        load_start_weights(build_network("tiny", 8, seed=0), "resnet18", pretrained=True, weights=None)
     assert list((tmp_path / "torch_home" / "hub" / "checkpoints").iterdir()) == []
 
 
@@ -359,6 +365,7 @@ def test_a_download_is_kept_whole_and_reports_progress(monkeypatch, tmp_path):
     assert (seen[-1].phase, seen[-1].done, seen[-1].total) == ("downloading", 3, 3)
 
 
+@pytest.mark.slow
 def test_the_cache_goes_before_packages_and_network(tmp_path, empty_computer):
     cache = tmp_path / "torch_home" / "hub" / "checkpoints"
     cache.mkdir(parents=True)
@@ -372,6 +379,7 @@ def test_the_cache_goes_before_packages_and_network(tmp_path, empty_computer):
     assert torch.equal(network.features[0][0].weight, state["features.0.0.weight"])
 
 
+@pytest.mark.slow
 def test_packaged_weights_are_taken_where_there_is_no_cache(empty_computer):
     state = build_network("efficientnet_lite0", 1000, seed=8).state_dict()
     empty_computer.find_packaged = lambda arch: Path("/site/lite0.pth")

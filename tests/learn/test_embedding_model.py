@@ -223,6 +223,7 @@ def test_no_epochs_leave_the_start_weights(season, tmp_path):
     assert vectors.std(axis=0).min() > 1e-3
 
 
+@pytest.mark.slow
 def test_an_untrained_deep_network_tells_images_apart_in_numbers_of_ordinary_size(season, tmp_path):
     items, labels, read = season
     settings = ModelSettings("mobilenet_v3_small", 8)

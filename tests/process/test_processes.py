@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Commands, shows, status, wait_for
+from commands import LONGEST_S, Commands, shows, status, wait_for
 
 from camera_trap_al.errors import EXIT_LOCKED
 from camera_trap_al.store.journal import read_journal
@@ -36,7 +36,7 @@ def test_the_daemon_takes_labels_asks_again_and_ends_when_told(
     assert code == 0 and "(running)" in said and "Round 4: 9 of 9" in said
     began = time.monotonic()
     daemon.send_signal(signal.SIGTERM)
-    daemon.communicate(timeout=20)
+    daemon.communicate(timeout=LONGEST_S)
     print(f"stopped in {time.monotonic() - began:.1f} s")
     assert daemon.returncode == 0 and journalled(season.work) == 27
     assert "not running" in commands.run("status", season.work)[1]

@@ -49,7 +49,7 @@ def test_free_text_never_starts_a_formula_and_can_be_had_back(text: str) -> None
 def test_a_class_is_free_text_in_every_csv(tmp_path: Path, species: str) -> None:
     key = ImageKey('site, "A"\n\'', "+1.jpg")
     listed, said = SelectorLines([key]), predictions({key: (species, 0.5)})
-    timelapse.write_labels(tmp_path / "labels.csv", LabelLines([key]), {key: species})
+    timelapse.write_labels(tmp_path / "labels.csv", LabelLines([key]), [key], [species])
     timelapse.write_predictions(tmp_path / "predictions.csv", listed, said)
     timelapse.write_problems(tmp_path / "problems.csv", ["path", "text"], [[key.path, species]])
     for name, places in {"labels.csv": (1,), "predictions.csv": (2,), "problems.csv": (0, 1)}.items():
@@ -66,7 +66,7 @@ def test_keys_are_written_as_they_are(tmp_path: Path, name: str) -> None:
     key = ImageKey("", name)
     listed = SelectorLines([key])
     timelapse.write_selector(tmp_path / "s.csv", listed, [key])
-    timelapse.write_labels(tmp_path / "l.csv", LabelLines([key]), {})
+    timelapse.write_labels(tmp_path / "l.csv", LabelLines([key]), [], [])
     timelapse.write_predictions(tmp_path / "p.csv", listed, predictions({key: ("deer", 1.0)}))
     assert rows_of(tmp_path / "s.csv")[1] == [name, "", "true"]
     assert rows_of(tmp_path / "l.csv")[1] == [name, "unlabelled"]

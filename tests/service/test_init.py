@@ -69,7 +69,7 @@ def test_it_says_what_embedding_again_costs_where_the_decoded_images_do_not_fit(
     shutil.rmtree(place / "work")
     assert init(place, "-o", "cache.max_gb=0") == 0
     said = capsys.readouterr().out
-    assert "There is room for 0 of them decoded" in said and "cache.px" not in said
+    assert "No decoded image is kept (cache.max_gb = 0)" in said and "cache.px" not in said
 
 
 def test_a_template_that_is_there_is_not_touched(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

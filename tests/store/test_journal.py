@@ -30,7 +30,7 @@ def test_a_line_comes_back_as_it_was_written(fields: dict[str, object]) -> None:
 def test_every_line_comes_back_in_order(path: Path) -> None:
     journal = LabelJournal.open(path)
     assert [line["seq"] for line in journal.lines] == [1, 2, 3]
-    assert journal.lines[1]["rows"] == [["Ä", "IMG.JPG", "雪豹", "oracle"]]
+    assert journal.lines[1]["rows"] == [("Ä", "IMG.JPG", "雪豹", "oracle")]
     assert journal.append("close", {"round": 2})["seq"] == 4
 
 

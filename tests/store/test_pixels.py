@@ -192,6 +192,19 @@ def test_the_pool_leaves_a_fifth_of_the_room_to_labelled_images(folder: Path) ->
     assert opened(folder, max_bytes=100 * ONE).n_images == 100
 
 
+def test_a_full_cache_is_reported_once_and_one_that_is_switched_off_is_not(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for max_bytes, said in ((100 * ONE, ["is full with 80 images; 10 more times"]), (0, [])):
+        caplog.clear()
+        cache = opened(folder / str(max_bytes), max_bytes=max_bytes)
+        keep(cache, range(90))
+        cache.close()
+        assert len(caplog.messages) == len(said)
+        assert all(part in message for part, message in zip(said, caplog.messages, strict=True))
+
+
 def test_it_takes_half_of_what_is_free_at_most(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atomic, "free_bytes", lambda path: 100 * ONE)
     cache = opened(folder)
