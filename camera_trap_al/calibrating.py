@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.seeds import key_hash
@@ -55,7 +56,7 @@ def calibrate(work: Work) -> None:
         found = cross_validate(
             read_finite(work, learner, rows),
             species,
-            _groups(work, rows),
+            groups_of(work.catalog, rows),
             names,
             work.seed("calibration", learner),
             unlabelled=unlabelled_sample(work, learner, *names),
@@ -102,13 +103,19 @@ def unlabelled_sample(work: Work, learner: int, *names: str) -> FloatArray | Non
     """Return the (m, d) vectors of at most 4,096 images without a label, drawn evenly, or None if no head uses them."""
     if USE_UNLABELLED.isdisjoint(names):
         return None
+    vectors, _ = pool_sample(work, learner)
+    return vectors if len(vectors) else None
+
+
+def pool_sample(work: Work, learner: int) -> tuple[FloatArray, int]:
+    """Return the (m, d) vectors of at most 4,096 images without a label, drawn evenly, and of how many they were drawn."""
     rows, hashes = work.catalog.askable()
     covered = work.vectors(learner).usable(rows)
     rows, hashes = rows[covered], hashes[covered]
     # Drawn by the images' own hashes, so that the sample changes little while the pool grows and is labelled.
     mixed = (hashes ^ np.uint64(work.seed("sample"))) * MIXER
     order = np.argsort(mixed, kind="stable")[:SAMPLE_ROWS]
-    return read_finite(work, learner, rows[order]) if len(order) else None
+    return read_finite(work, learner, rows[order]), len(rows)
 
 
 def read_finite(work: Work, learner: int, rows: RowArray) -> FloatArray:
@@ -138,9 +145,9 @@ def fit_digest(work: Work, learner_id: str, rows: RowArray, species: list[str]) 
     return hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode("utf-8")).hexdigest()[:32]
 
 
-def _groups(work: Work, rows: RowArray) -> list[int]:
+def groups_of(catalog: Catalog, rows: RowArray) -> list[int]:
     """Return a number for each row, alike for images of one folder of the pool."""
-    items = work.catalog.items(rows.tolist(), {TRAIN: TRAIN, VALIDATION: VALIDATION, POOL: POOL})
+    items = catalog.items(rows.tolist(), {TRAIN: TRAIN, VALIDATION: VALIDATION, POOL: POOL})
     paths = [item.path.replace("\\", "/") for item in items]
     return [key_hash(path if path.startswith(TRAIN) else path.rpartition("/")[0]) for path in paths]
 

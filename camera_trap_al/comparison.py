@@ -14,9 +14,10 @@ import numpy as np
 
 from camera_trap_al.core.savings import Estimate, FloatArray, Saving, needed, saving
 from camera_trap_al.learn.replay_figure import Curve, replay_figure
-from camera_trap_al.replay import SEED_RECIPE, UNIFORM, Method
+from camera_trap_al.replay import SEED_RECIPE, Method
 from camera_trap_al.replays import Plan, read_points
 from camera_trap_al.store import atomic
+from camera_trap_al.strategies import UNIFORM
 
 SUMMARY, CURVES, PICTURE = "summary.json", "curves.csv", "curves.png"
 FORMAT = 1

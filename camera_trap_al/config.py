@@ -51,7 +51,7 @@ class ClassesConfig:
     empty: str = option("", "The class that means 'no animal', in your language. Empty: none.")
     reserved: tuple[str, ...] = option(("unlabelled",), "Words that are never a class.")
     auto_add: bool = option(False, "Let a label file bring new classes.")
-    auto_add_min: int = option(3, "Rows of one label file that must name a new class before it is added.", low=1)
+    auto_add_min: int = option(3, "Images, in all label files, that must bear a new name before it is a class.", low=1)
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ class QueryConfig:
     strategy: str = option("margin", "How images are chosen: see docs/strategies.md.", alias="active_learning_strategy")
     first: str = option(
         "now",
-        "Before there is a classifier. now: ask for random images; wait: ask for nothing.",
-        choices=("now", "wait"),
+        "Before there is a classifier. now: ask at once, for random images; embedded: ask once some images are embedded"
+        " (minutes), by the strategy if it can choose by that; wait: ask for nothing.",
+        choices=("now", "embedded", "wait"),
     )
     min_answered: float = option(0.9, "Fraction of a request that must be answered before the next one.", low=0)
     budget: int = option(0, "Images that may be asked for in all. 0: no limit.", low=0)
@@ -131,7 +132,7 @@ class EmbeddingConfig:
     arch: str = option(
         "resnet18",
         "Architecture: a classification network of torchvision by its name (resnet18, resnet50, mobilenet_v3_large,"
-        " efficientnet_b0, densenet121, convnext_tiny, …), efficientnet_lite0, or tiny.",
+        " efficientnet_b0, convnext_tiny, …), timm:NAME for one of timm (extra [timm]), efficientnet_lite0, or tiny.",
         alias="embedding_arch",
     )
     pretrained: bool = option(True, "Start from weights learned on ImageNet.", alias="use_pretrained")

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from camera_trap_al.calibrating import groups_of
 from camera_trap_al.catalog.found import VALIDATION
 from camera_trap_al.core.durations import in_time
 from camera_trap_al.errors import ModelError
 from camera_trap_al.job import Job
+from camera_trap_al.learn.calibration import FOLDS
 from camera_trap_al.learn.classifier import fit_classifier
 from camera_trap_al.learn.settings import SAVED, Progress
+from camera_trap_al.learn.worth import compare_embeddings
 from camera_trap_al.space import require_space, require_space_for_next
 from camera_trap_al.store import atomic, embeddings, generations, shards
 from camera_trap_al.store.embeddings import RowArray, Vectors
@@ -120,25 +123,46 @@ def _embed(job: Job, model: generations.Generation, folder: Path, rows: RowArray
 
 
 def _verdict(job: Job, current: generations.Generation | None, candidate: Vectors) -> dict[str, Any]:
-    """Return whether a candidate is kept back, with both accuracies on the validation images where they were measured."""
-    promoted = {"kept_back": False}
-    if current is None or job.config.finetune.promote == "always":
-        return promoted
+    """Return whether a candidate is kept back, with both accuracies on the validation images where they were measured.
+
+    `training` is what the labels say of the last training (`learn/worth.py`), where there are enough of them.
+    """
+    if current is None:
+        return {"kept_back": False}
     now = Vectors(current.folder, job.mark(current.number), embeddings.read_scaler(current.folder))
-    rows, truth = job.catalog.validation()
     labelled, species = job.catalog.labelled()
     usable = candidate.usable(labelled) & now.usable(labelled)
-    measured = candidate.usable(rows) & now.usable(rows)
     names = [s for s, good in zip(species, usable, strict=True) if good]
-    if not measured.any() or len(set(names)) < 2:
-        return promoted
-    wanted = [t for t, good in zip(truth, measured, strict=True) if good]
     # Without the images that have no label "semi" is "logistic", and of "auto" either will do to compare two networks.
     head = "mlp" if job.config.classifier.head == "mlp" else "logistic"
+    verdict = {"kept_back": False, "training": _worth(job, candidate, now, labelled[usable], names, head)}
+    rows, truth = job.catalog.validation()
+    measured = candidate.usable(rows) & now.usable(rows)
+    if job.config.finetune.promote == "always" or not measured.any() or len(set(names)) < 2:
+        return verdict
+    wanted = [t for t, good in zip(truth, measured, strict=True) if good]
     scores = [
         _accuracy(v, labelled[usable], names, rows[measured], wanted, job.seed(0), head) for v in (candidate, now)
     ]
-    return {"kept_back": scores[0] < scores[1], "accuracy": scores[0], "current": scores[1]}
+    return {**verdict, "kept_back": scores[0] < scores[1], "accuracy": scores[0], "current": scores[1]}
+
+
+def _worth(
+    job: Job, candidate: Vectors, now: Vectors, rows: RowArray, species: list[str], head: str
+) -> dict[str, Any] | None:
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        job.tick(Progress("comparing", done, max(done, 2 * FOLDS)))
+
+    vectors = candidate.read(rows), now.read(rows)
+    worth = compare_embeddings(*vectors, species, groups_of(job.catalog, rows), head, job.seed(0), tick=tick)
+    if worth is None:
+        return None
+    log.info("what the labels say of the last training: %s", worth)
+    return worth.facts()
 
 
 def _accuracy(

@@ -130,7 +130,8 @@ def _round_facts(work: Work, facts: Facts, rounds_left: float) -> Facts:
         covered = work.cached("covered", covered_stamp, lambda: int(vectors.usable(rows).sum()))
         askable, coming = covered, len(rows) - covered
         starved = coming > 0 and not askable and facts.uncovered > 0 and rounds_left > 0
-    if work.config.query.first == "wait" and not facts.checkpoint:
+    first = work.config.query.first
+    if (first == "wait" and not facts.checkpoint) or (first == "embedded" and not facts.learner):
         askable, coming = 0, askable + coming
     if rounds_left <= 0:
         askable, coming = 0, 1
@@ -163,6 +164,7 @@ def _result_facts(work: Work, facts: Facts) -> Facts:
     return replace(
         facts,
         calibrated=checkpoint.number if is_calibrated(work, checkpoint) else 0,
+        estimated=_json(folder.estimates).get("checkpoint", 0),
         validated=checkpoint.number if _is_validated(work, facts, checkpoint) else 0,
         evaluated=metrics.get("checkpoint", 0),
         exported=checkpoint.number if checkpoint.number == exported else 0,

@@ -48,6 +48,10 @@ class WorkFolder:
         return self.root / "timelapse_predictions.csv"
 
     @property
+    def audit(self) -> Path:
+        return self.root / "timelapse_audit.csv"
+
+    @property
     def bin(self) -> Path:
         return self.root / "new_labels_bin"
 
@@ -78,6 +82,10 @@ class WorkFolder:
     @property
     def altered(self) -> Path:
         return self.data / "altered.csv"
+
+    @property
+    def estimates(self) -> Path:
+        return self.data / "estimates.json"
 
     @property
     def reported(self) -> Path:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from camera_trap_al import calibrating, results, rounds, taking, upkeep, wishes
+from camera_trap_al import advice, calibrating, results, rounds, taking, upkeep, wishes
 from camera_trap_al.circles import JOB_REPEATS, STEP_REPEATS, Circles
 from camera_trap_al.core.steps import TRUTH_STEPS, Facts, Step, next_step
 from camera_trap_al.errors import CameraTrapAlError, DurableWriteError, JournalDamagedError, StopRequested, in_words
@@ -42,6 +42,7 @@ STEPS: Mapping[str, Callable[[Work, Facts, str], None]] = {
     "QUERYING": lambda work, facts, subject: rounds.query(work, facts),
     "LISTING": lambda work, facts, subject: results.list_all(work, facts),
     "CALIBRATING": lambda work, facts, subject: calibrating.calibrate(work),
+    "ESTIMATING": lambda work, facts, subject: advice.estimate(work, facts),
     "EVALUATING": lambda work, facts, subject: results.evaluate(work),
     "EXPORTING": lambda work, facts, subject: results.export(work),
     "REPORTING": lambda work, facts, subject: results.report(work),
@@ -251,7 +252,7 @@ def is_waiting(facts: Facts, step: Step) -> bool:
     learns something.
     """
     shown = facts.shown == (facts.open or "finished") and (facts.open <= 1 or facts.learner > 0)
-    later = ("PREPARING", "CALIBRATING", "EVALUATING", "EXPORTING", "REPORTING", "WAITING")
+    later = ("PREPARING", "CALIBRATING", "ESTIMATING", "EVALUATING", "EXPORTING", "REPORTING", "WAITING")
     return shown and not facts.unsettled and (step.name in later or step.name == "CATALOGUING" and facts.scanned)
 
 

@@ -37,16 +37,23 @@ class Registry(Generic[T]):
         self.kind = kind
         self.later = frozenset(later)
         self._things: dict[str, T] = {}
+        self._marks: dict[str, frozenset[str]] = {}
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that enters a thing under `name`."""
+    def register(self, name: str, *marks: str) -> Callable[[T], T]:
+        """Return a decorator that enters a thing under `name`; `marks` are what `has` tells of it."""
 
         def enter(thing: T) -> T:
             assert name not in self._things, f"{self.kind} {name!r} is registered twice"
             self._things[name] = thing
+            self._marks[name] = frozenset(marks)
             return thing
 
         return enter
+
+    def has(self, name: str, mark: str) -> bool:
+        """Return whether a thing was entered with `mark`. Raises `UnknownNameError`."""
+        self.check(name)
+        return mark in self._marks[name]
 
     def names(self) -> list[str]:
         """Return the known names, sorted."""

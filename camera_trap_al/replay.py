@@ -24,9 +24,8 @@ from camera_trap_al.learn.evaluate import evaluate
 from camera_trap_al.learn.heads import AUTO, heads
 from camera_trap_al.registry import did_you_mean
 from camera_trap_al.replay_season import FloatArray, IntArray, Season
-from camera_trap_al.strategies import LabelledBlock, PoolBlock, strategies
+from camera_trap_al.strategies import UNIFORM, LabelledBlock, PoolBlock, strategies, usable_strategy
 
-UNIFORM = "uniform"
 SEED_RECIPE = "seed_recipe"
 """The method of the reference program: margins, and a perceptron fitted from scratch in each round."""
 BLOCK_ROWS = 4096
@@ -153,19 +152,20 @@ class Rules:
     ----------
     batch : images in one request
     budget : images that may be asked for in all
-    per_sequence, random_share : as in the configuration
+    per_sequence, random_share, first : as in the configuration
     """
 
     batch: int
     budget: int
     per_sequence: int = QueryConfig.per_sequence
     random_share: float = QueryConfig.random_share
+    first: str = QueryConfig.first
 
 
 def replay(season: Season, method: Method, seed: int, rules: Rules) -> Iterator[dict[str, Any]]:
     """Label a season as a method asks for it, and yield what it knows before the first request and after each.
 
-    The first request is drawn at random where there is nothing to choose by, as the program does. Same arguments, same
+    The first request is drawn at random where there is nothing to choose by, as the program does it. Same arguments, same
     points on one machine.
 
     Parameters
@@ -225,7 +225,9 @@ def choose(pool: ReplayPool, method: Method, n: int, seed: int, rules: Rules) ->
     The program's own requests are composed as it composes them: a random share, few images of one sequence. The recipe of
     the reference program and the uniform draw, which others are compared with, are taken as they are.
     """
-    name = method.strategy if pool.fitted is not None else UNIFORM
+    # The program asks before anything is embedded, unless it is told to wait.
+    has_embeddings = rules.first != "now" or len(pool.known) > 0
+    name = usable_strategy(method.strategy, has_classifier=pool.fitted is not None, has_embeddings=has_embeddings)
     if method.is_recipe or method.strategy == UNIFORM:
         return strategies[name].query(pool, n, seed)
     season = pool.season

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from camera_trap_al.advice import read_estimates
 from camera_trap_al.calibrating import fit_digest, fit_rows, head_to_use, read_finite, unlabelled_sample
 from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.spreadsheets import is_safe_name
@@ -178,7 +179,7 @@ def evaluate(work: Work) -> None:
     results = work.folder.test_results / f"train_set_size_{n_labels}"
     facts = {"checkpoint": checkpoint.number, "learner": checkpoint.manifest["learner"], "train_set_size": n_labels}
     write_results(results, metrics, **facts)
-    write_learning_curve(work.folder.test_results)
+    write_learning_curve(work.folder.test_results, read_estimates(work.folder))
     log.info("accuracy: %.3f on %d validation images, with %d labels", metrics["accuracy"], len(rows), n_labels)
 
 

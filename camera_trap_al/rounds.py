@@ -26,6 +26,7 @@ from camera_trap_al.pool import WorkPool
 from camera_trap_al.reading import decode_limits
 from camera_trap_al.sequences import Crowd, compose_request, in_turns
 from camera_trap_al.store import generations
+from camera_trap_al.strategies import usable_strategy
 from camera_trap_al.work import Work, image_folders, is_online
 
 LOOK_S = 5.0
@@ -63,15 +64,16 @@ def finish(work: Work, facts: Facts) -> None:
 def query(work: Work, facts: Facts) -> None:
     """Pick the next request. Commits: a journal line.
 
-    Picked uniformly before the first checkpoint; before the first learner each pick is decoded, so that a round never
-    asks for a broken file. Where broken files take long, the step ends without a request and is due again, so that labels
-    are taken in meanwhile.
+    Before the first checkpoint picked uniformly, or by the strategy if it needs no more than embeddings. Before the first
+    learner each pick is decoded, so that a round never asks for a broken file. Where broken files take long, the step ends
+    without a request and is due again, so that labels are taken in meanwhile.
     """
     seed = work.seed("request", work.journal.end)
     n = int(min(work.config.query.batch, facts.budget))
     checkpoint = work.checkpoint()
     pool = askable_pool(work, checkpoint)
-    name = work.config.query.strategy if checkpoint else "uniform"
+    wanted = work.config.query.strategy
+    name = usable_strategy(wanted, has_classifier=checkpoint is not None, has_embeddings=pool.vectors is not None)
     try:
         with one_thread():
             rows, n_drawn = compose_request(work, pool, name, n, seed) if facts.learner else _readable(work, pool, n)
@@ -99,6 +101,16 @@ def query(work: Work, facts: Facts) -> None:
         },
     )
     log.info("request: round %d, %d images chosen by %s", number, len(keys), name)
+    only = only_class(work)
+    if only:
+        log.info("request: all labels say %s; a classifier is fitted once there are labels of two classes", only)
+
+
+def only_class(work: Work) -> str:
+    """Return the class that all labels name, or "" where they name none or several."""
+    _, species = work.cached("labelled", work.catalog.pool_stamp, work.catalog.labelled)
+    names = set(species)
+    return names.pop() if len(names) == 1 else ""
 
 
 def selector_lines(work: Work) -> SelectorLines:

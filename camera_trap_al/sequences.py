@@ -14,11 +14,10 @@ from camera_trap_al.catalog.captures import TAKEN
 from camera_trap_al.core.composition import Askable, compose, n_random
 from camera_trap_al.core.grouping import NO_TIME, Mask, Names, rank_within, sequence_numbers
 from camera_trap_al.pool import WorkPool
-from camera_trap_al.strategies import strategies
+from camera_trap_al.strategies import UNIFORM, strategies
 from camera_trap_al.work import Work
 
 RowArray = npt.NDArray[np.int64]
-UNIFORM = "uniform"
 log = logging.getLogger(__name__)
 
 

@@ -179,7 +179,7 @@ def import_labels(work: Work, wish: str, text: str) -> str:
     atomic.replace_bytes(copy.path, data)
     config = replace(work.config, labels=replace(work.config.labels, unrequested="accept", column="Species"))
     try:
-        decision = decide_file(copy.path, config, work.history, work.catalog, images=known_images(work))
+        decision = decide_file(copy.path, config, work.history, work.catalog, images=known_images(work), asks=False)
     except LabelFileError as error:
         raise UsageError(f"Nothing was taken: {error}") from error
     receipt = receipts.receipt_of_decision(copy, decision, _now())
@@ -251,10 +251,11 @@ def decide_file(
     images: KnownImages,
     notices: tuple[Notice, ...] = (),
     requested: Set[ImageKey] | None = None,
+    asks: bool = True,
 ) -> Decision:
     """Return what would be taken of a label file now. Changes nothing. Raises `LabelFileError`.
 
-    `requested` are the images that count as asked for, by default those of all requests.
+    `requested` are the images that count as asked for, by default those of all requests; `asks` as in `IntakeSettings`.
     """
     classes = KnownClasses(
         history.classes,
@@ -276,9 +277,11 @@ def decide_file(
             "accept" if config.labels.unrequested == "accept" else "ignore",
             config.classes.auto_add,
             config.classes.auto_add_min,
+            asks,
         ),
         not_pool=_is_elsewhere(config, catalog),
         unavailable=frozenset(catalog.unusable(awaited)),
+        waiting=history.waiting,
     )
 
 

@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_init(verbs)
     _add_run(verbs)
     _add_readers(verbs)
+    _add_audit(verbs)
     _add_wishes(verbs)
     _add_results(verbs)
     add_simulate(verbs)
@@ -135,6 +136,13 @@ def _add_readers(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--salvage", type=Path, default=None, metavar="FILE", help="copy the lines of a damaged journal that are good"
     )
     check.set_defaults(verb=_check)
+
+
+def _add_audit(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    audit = verbs.add_parser("audit", help="list the labels that look wrong, and write them as a selector")
+    audit.add_argument("work", type=Path, metavar="WORK")
+    audit.add_argument("--top", type=whole, default=50, metavar="N", help="list the N worst (default 50)")
+    audit.set_defaults(verb=_audit)
 
 
 def _add_wishes(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -247,6 +255,13 @@ def _doctor(options: argparse.Namespace) -> int:
     n_problems = doctor(options.work, say=tell, on_progress=bars.show, as_json=options.json)
     bars.close()
     return EXIT_PROBLEM if n_problems else 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.audit import audit
+
+    say(*audit(options.work, options.top))
+    return 0
 
 
 def _wish(options: argparse.Namespace, **arguments: object) -> int:

@@ -7,14 +7,17 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from camera_trap_al.advice import read_advice
 from camera_trap_al.choices import check_choices
 from camera_trap_al.config import Config
 from camera_trap_al.config_file import read_work_config
 from camera_trap_al.core.durations import in_time
+from camera_trap_al.core.new_names import spelled_alike
 from camera_trap_al.core.steps import Facts, Step
 from camera_trap_al.errors import CameraTrapAlError, StopRequested, WeightsMissingError
 from camera_trap_al.jobs import WEIGHTS, model_settings, weights_file
@@ -24,6 +27,7 @@ from camera_trap_al.lock import DaemonLock
 from camera_trap_al.loop import Loop, is_idle, is_waiting
 from camera_trap_al.places import is_network
 from camera_trap_al.results import list_all, read_metrics
+from camera_trap_al.rounds import only_class
 from camera_trap_al.store import atomic
 from camera_trap_al.work import Work, image_folders
 from camera_trap_al.worker import Child, Worker
@@ -38,6 +42,7 @@ TAKING = frozenset({"TAKING_LABELS", "PROJECTING", "ANSWERING"})
 GIVE_UP_AFTER = 3
 GIVE_UP_SHOWING_AFTER = 7
 SHOWING = frozenset({"PUBLISHING", "FINISHED"})
+MOST_NAMES = 20
 log = logging.getLogger(__name__)
 
 
@@ -214,9 +219,9 @@ def ensure_weights(folder: WorkFolder, config: Config, stopping: Stopping) -> No
     plan = find_weights(
         model_settings(config).arch, pretrained=config.embedding.pretrained, weights=weights_file(config)
     )
-    if plan.kind != "network":
+    if plan.kind not in ("network", "timm"):
         return
-    log.info("fetching %s", plan.text)
+    log.info("%s %s", "fetching" if plan.kind == "network" else "looking for", plan.text)
     child, bars, problem = Child(folder.root, WEIGHTS, config), Bars(), ""
     stopping.also, stopping.at_last = [child.tell_to_stop], child.kill
     try:
@@ -317,12 +322,29 @@ def describe(work: Work, facts: Facts, state: str) -> dict[str, Any]:
         "left_out": work.catalog.fact("scan_facts", {}),
         "labels": len(history.labels),
         "classes": history.classes,
+        "only_class": work.cached("only class", work.catalog.pool_stamp, lambda: only_class(work)),
+        "new_names": work.cached("new names", history.end, lambda: new_names(work)),
+        "training": learner.manifest.get("training") if (learner := work.learner()) else None,
         "learner": facts.learner,
         "checkpoint": facts.checkpoint,
         "accuracy": metrics.get("accuracy"),
+        "advice": work.cached("advice", (facts.checkpoint, facts.estimated), lambda: read_advice(work.folder)),
         "online": facts.online,
         "hint": hint(work, facts) + _away_hint(work),
     }
+
+
+def new_names(work: Work) -> list[dict[str, Any]]:
+    """Return the names that were typed but are no class yet, the commonest first, and what else each may mean."""
+    waiting = Counter(work.history.waiting.values()).most_common(MOST_NAMES)
+    return [
+        {
+            "name": name,
+            "images": n,
+            "like": [other for other in work.history.classes if spelled_alike(name, other)][:3],
+        }
+        for name, n in waiting
+    ]
 
 
 def _stamp(facts: Facts) -> tuple[int, int, bool]:

@@ -21,6 +21,7 @@ SKIPS = {
     "cannot_tell": "cannot be told",
     "several_species": "several species",
     "withdrawn": "marked for deletion",
+    "new_name": "waits for its name to be a class",
     "missing": "the file is gone",
 }
 

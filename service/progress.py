@@ -32,6 +32,7 @@ WORDS = {
     "training": ("training the network", "mini-batches"),
     "embedding": ("embedding", "images"),
     "finishing": ("saving the network", "parts"),
+    "comparing": ("comparing it with the network before", "fits"),
     "looking for images": ("looking for images", "seen"),
     "classifying": ("classifying", "images"),
 }

@@ -123,6 +123,17 @@ def _lines(status: dict[str, Any]) -> list[str]:
             f"Model {status['learner']}, classifier {status['checkpoint']}"
             + (f", accuracy {accuracy:.3f} on the validation images" if accuracy is not None else "")
         )
+        lines += status.get("advice", {}).get("words", ())
+        if training := status.get("training"):
+            said = {"yes": "helped", "no": "did not help", "unclear": "made no clear difference"}[training["helped"]]
+            lines.append(
+                f"The last training of the network {said}: accuracy {training['accuracy']:.3f}, before it"
+                f" {training['before']:.3f}, cross-validated on {training['n_judged']} labels"
+            )
+        if only := status.get("only_class"):
+            lines.append(f"All labels say '{only}' so far; a classifier needs labels of two classes")
+        if names := [_new_name(found) for found in status.get("new_names", ())]:
+            lines.append(f"No class yet: {', '.join(names)}; see the reports beside the label files")
     worker = status.get("worker")
     if worker and status["running"]:
         lines.append(f"In the background: {worker['job']}" + (f" ({_how_far(worker)})" if "phase" in worker else ""))
@@ -132,6 +143,11 @@ def _lines(status: dict[str, Any]) -> list[str]:
         lines += [f"In the background {job} died {n} times" for job, n in status.get("deaths", {}).items() if n]
     lines += [f"Problem: {problem}" for problem in status.get("problems", ())]
     return [*lines, f"Next: {status['hint']}"]
+
+
+def _new_name(found: dict[str, Any]) -> str:
+    like = f", or is it {' or '.join(found['like'])}?" if found["like"] else ""
+    return f"'{found['name']}' ({found['images']} image{'' if found['images'] == 1 else 's'}{like})"
 
 
 def _how_far(phase: dict[str, Any]) -> str:

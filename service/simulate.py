@@ -84,7 +84,7 @@ def simulate(
         say(line)
     part, batch = config.query, wanted.batch or config.query.batch
     budget = min(wanted.budget or USUAL_REQUESTS * batch, season.n_pool)
-    rules = Rules(batch, budget, part.per_sequence, part.random_share)
+    rules = Rules(batch, budget, part.per_sequence, part.random_share, part.first)
     plans = plans_of(methods, wanted.seeds, rules)
     return compare(out, season, plans, {"left_out": left_out}, bars, processes=wanted.processes)
 

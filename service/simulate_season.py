@@ -39,7 +39,6 @@ FORCED: Mapping[str, Any] = {
     "validation.enabled": False,
     "labels.tool": "any",
     "classes.auto_add": True,
-    "query.first": "now",
 }
 SEED = 1
 log = logging.getLogger(__name__)

@@ -34,7 +34,7 @@ class TakenLabel(NamedTuple):
 
 
 class Skip(NamedTuple):
-    """An image that needs no answer now; `reason` is "cannot_tell", "withdrawn" or "several_species"."""
+    """An image that needs no answer now; `reason` is "cannot_tell", "withdrawn", "several_species" or "new_name"."""
 
     key: ImageKey
     reason: str
@@ -45,14 +45,16 @@ class Decision:
     """What one label file decides.
 
     `counts` holds data rows by what became of them: the other entries of `COUNTS` add up to "rows". Rows of several
-    species for one image count as rejected, though the image is skipped. `rejections` are sorted by line and cut at
-    10,000; `requested_left` is how many awaited images still are.
+    species for one image, and rows that name what is no class yet, count as rejected, though the image is skipped.
+    `waiting` are images and such names: they are labels once the name is a class. `rejections` are sorted by line and cut
+    at 10,000; `requested_left` is how many awaited images still are.
     """
 
     taken: tuple[TakenLabel, ...] = ()
     skips: tuple[Skip, ...] = ()
     unlabels: tuple[ImageKey, ...] = ()
     new_classes: tuple[str, ...] = ()
+    waiting: tuple[tuple[ImageKey, str], ...] = ()
     rejections: tuple[Rejection, ...] = ()
     warnings: tuple[str, ...] = ()
     normalised: tuple[tuple[str, str], ...] = ()
@@ -83,6 +85,7 @@ def journal_fields(decision: Decision) -> dict[str, Any]:
         "skips": [[*skip.key, skip.reason] for skip in decision.skips],
         "unlabels": [[*key] for key in decision.unlabels],
         "new_classes": list(decision.new_classes),
+        "waiting": [[*key, name] for key, name in decision.waiting],
         "answer": {
             "verdict": decision.verdict,
             "counts": dict(decision.counts),

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from camera_trap_al.core.matching import folded
 from camera_trap_al.core.records import ImageKey, Prediction, Request
 
 TakenFile = tuple[str, str, int]
 """Name, SHA-256 and mtime in nanoseconds of a label file."""
-LASTING_SKIPS = frozenset({"cannot_tell", "several_species", "withdrawn"})
+LASTING_SKIPS = frozenset({"cannot_tell", "several_species", "withdrawn", "new_name"})
 """What people said. Any other skip (unreadable, missing) ends when the image is asked for again."""
 
 
@@ -27,10 +28,11 @@ class Label(NamedTuple):
 class History:
     """The journal, projected into memory; `apply` takes its lines one after another.
 
-    `skips` maps an image to (reason, seq): it needs no answer, until a label comes. `withdrawn` maps the `seq` of a line
+    `skips` maps an image to (reason, seq): it needs no answer, until a label comes. `waiting` maps an image to the name that
+    a person gave it, which is no class yet: once it is one, the image has that label. `withdrawn` maps the `seq` of a line
     that counts no more to that of the `undo` line that says so. `overruled` holds where label files of one round disagree:
-    {seq: {later seq: (image, species of the earlier file) …}}. `granted` maps the wishes that were carried out to the
-    `seq` of their lines.
+    {seq: {later seq: (image, species of the earlier file) …}}; `named`, of how many images of a label file the name became
+    a class later: {seq: {later seq: images}}. `granted` maps the wishes that were carried out to the `seq` of their lines.
     """
 
     identity: str = ""
@@ -41,14 +43,17 @@ class History:
     published: dict[ImageKey, set[str]] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     taken: dict[TakenFile, int] = field(default_factory=dict)
+    waiting: dict[ImageKey, str] = field(default_factory=dict)
     closed: set[int] = field(default_factory=set)
     settings: dict[str, Any] = field(default_factory=dict)
     withdrawn: dict[int, int] = field(default_factory=dict)
     overruled: dict[int, dict[int, list[tuple[ImageKey, str]]]] = field(default_factory=dict)
+    named: dict[int, dict[int, int]] = field(default_factory=dict)
     granted: dict[str, int] = field(default_factory=dict)
     end: int = 0
     _answers: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     _undos: dict[int, int] = field(default_factory=dict)
+    _waited: set[ImageKey] = field(default_factory=set)
 
     @classmethod
     def of(cls, lines: Iterable[Mapping[str, Any]]) -> History:
@@ -84,8 +89,8 @@ class History:
     def remarks(self) -> dict[int, list[dict[str, Any]]]:
         """Return what later lines say of label files, by their `seq`, for their receipts.
 
-        Each remark has "what" ("undone", "overruled" by or "overrules" another file of its round), "seq", the other line,
-        and "images", of how many images it is said.
+        Each remark has "what" ("undone", "overruled" by or "overrules" another file of its round, "named": what waited for
+        a class has it), "seq", the other line, and "images", of how many images it is said.
         """
         said: dict[int, list[dict[str, Any]]] = {}
         for seq, by in sorted(self.withdrawn.items()):
@@ -96,6 +101,9 @@ class History:
             for other, images in sorted(later.items()):
                 said.setdefault(seq, []).append({"what": "overruled", "seq": other, "images": len(images)})
                 said.setdefault(other, []).append({"what": "overrules", "seq": seq, "images": len(images)})
+        for seq, named in sorted(self.named.items()):
+            for other, n_images in sorted(named.items()):
+                said.setdefault(seq, []).append({"what": "named", "seq": other, "images": n_images})
         return said
 
     def undo_problem(self, seq: int) -> str:
@@ -182,10 +190,13 @@ class History:
                 self.withdrawn[self._undos[seq]] = seq
         self._count_anew()
         changed = before.symmetric_difference(self.withdrawn)
-        return [key for seq in sorted(changed) if seq in self._answers for key in _keys_of(self._answers[seq])]
+        keys = [key for seq in sorted(changed) if seq in self._answers for key in _keys_of(self._answers[seq])]
+        # With a file that brought a class go the labels of what had waited for that class.
+        return [*keys, *sorted(self._waited.difference(keys))]
 
     def _count_anew(self) -> None:
         self.labels, self.skips, self.overruled, self.classes = {}, {}, {}, []
+        self.waiting, self.named = {}, {}
         asked = {request.seq: request.keys for request in self.requests}
         for seq in sorted({*self._answers, *asked} - set(self.withdrawn)):
             if seq in self._answers:
@@ -195,6 +206,7 @@ class History:
                     del self.skips[key]
         # A class that a withdrawn file brought stays while labels of later files name it.
         self._add_classes(label.species for label in self.labels.values())
+        self._name_waiting(self.end)
 
     def _count(self, line: Mapping[str, Any]) -> list[ImageKey]:
         """Let a `classes`, `labels` or `skip` line count; return the images it names."""
@@ -218,7 +230,25 @@ class History:
         for folder, file in line.get("unlabels", ()):
             self.labels.pop(ImageKey(folder, file), None)
             self.skips.pop(ImageKey(folder, file), None)
-        return keys
+        if self.waiting:
+            for key in keys:
+                self.waiting.pop(key, None)
+        for folder, file, name in line.get("waiting", ()):
+            self.waiting[ImageKey(folder, file)] = name
+            self._waited.add(ImageKey(folder, file))
+        return keys + self._name_waiting(seq) if self.waiting else keys
+
+    def _name_waiting(self, seq: int) -> list[ImageKey]:
+        """Give the images whose name is a class now that label; return them."""
+        known = {folded(name): name for name in self.classes}
+        named = [(key, known[folded(name)]) for key, name in self.waiting.items() if folded(name) in known]
+        for key, species in named:
+            del self.waiting[key]
+            _, since = self.skips.pop(key)
+            self.labels[key] = Label(species, "oracle", seq)
+            later = self.named.setdefault(since, {})
+            later[seq] = later.get(seq, 0) + 1
+        return [key for key, _ in named]
 
     def _note_overruled(self, before: Label, key: ImageKey, line: Mapping[str, Any]) -> None:
         earlier = self._answers.get(before.seq, {})

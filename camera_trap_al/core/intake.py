@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from camera_trap_al.core.decision import COUNTS, KEPT_REJECTIONS, Decision, Skip, TakenLabel
@@ -16,9 +17,9 @@ from camera_trap_al.core.matching import (
     RootShift,
     class_name_problem,
     folded,
-    nfc,
     shown,
 )
+from camera_trap_al.core.new_names import NewName, weigh_names
 from camera_trap_al.core.records import ImageKey, LabelRow, Notice, Rejection
 from camera_trap_al.core.spreadsheets import unguarded
 from camera_trap_al.errors import LabelFileError
@@ -26,15 +27,20 @@ from camera_trap_al.errors import LabelFileError
 _SUGGESTIONS = 200  # rows that get one; a file of a million wrong rows must not take hours
 _EXAMPLES = 3
 _LINES_NAMED = 20
+_NONE: Mapping[ImageKey, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class IntakeSettings:
-    """How label files are taken (options `labels.unrequested`, `classes.auto_add` and `classes.auto_add_min`)."""
+    """How label files are taken (options `labels.unrequested`, `classes.auto_add` and `classes.auto_add_min`).
+
+    `asks` is whether a new name that may be another spelling is asked about: names that come from a list of classes are not.
+    """
 
     unrequested: Literal["ignore", "accept"] = "ignore"
     auto_add: bool = False
     auto_add_min: int = 3
+    asks: bool = True
 
 
 def decide(
@@ -49,6 +55,7 @@ def decide(
     settings: IntakeSettings,
     not_pool: Callable[[ImageKey], bool] = lambda key: False,
     unavailable: AbstractSet[ImageKey] = frozenset(),
+    waiting: Mapping[ImageKey, str] = _NONE,
 ) -> Decision:
     """Decide what a label file brings. Reads each row once and keeps only what it brings.
 
@@ -61,13 +68,14 @@ def decide(
     published : image → every species that we ever published as its prediction
     not_pool : image that is none of `images` → whether it belongs to a training or validation folder
     unavailable : images that are missing or quarantined now; their labels are kept, with a warning
+    waiting : image → the name that an earlier file gave it, which is no class yet
 
     Raises
     ------
     LabelFileError
         every path lies in the same wrong folder; or what `rows` raises
     """
-    intake = _Intake(images, classes, requested, published, settings, not_pool, unavailable)
+    intake = _Intake(images, classes, requested, published, settings, not_pool, unavailable, waiting)
     for row in rows:
         intake.take(row)
     intake.refuse_shifted_root()
@@ -107,10 +115,11 @@ class _Intake:
         settings: IntakeSettings,
         not_pool: Callable[[ImageKey], bool],
         unavailable: AbstractSet[ImageKey],
+        waiting: Mapping[ImageKey, str],
     ) -> None:
         self.images, self.classes, self.requested = images, classes, requested
         self.published, self.settings = published, settings
-        self.not_pool, self.unavailable = not_pool, unavailable
+        self.not_pool, self.unavailable, self.waiting = not_pool, unavailable, waiting
         self.counts = dict.fromkeys(COUNTS, 0)
         self.rejections: list[Rejection] = []
         self.notices: list[str] = []
@@ -120,6 +129,7 @@ class _Intake:
         self.labels, self.confirmed = _Said(), _Said()
         self.unlabels, self.cannot_tell, self.withdrawn = Counter[ImageKey](), Counter[ImageKey](), Counter[ImageKey]()
         self.unknown: list[tuple[LabelRow, ImageKey]] = []
+        self.named: dict[ImageKey, set[str]] = {}
         self.shift = RootShift(images)
         self.n_known = 0
 
@@ -179,7 +189,7 @@ class _Intake:
             self.unlabels[key] += 1
         elif match.kind == "reserved":
             self.refuse(row, "reserved_word", f"'{shown(row.species)}' cannot be a label")
-        elif self.settings.auto_add and not class_name_problem(row.species.strip(), self.classes.reserved):
+        elif self.settings.auto_add and self.may_be_class(row.species):
             self.unknown.append((row, key))
         else:
             self.refuse_unknown_species(row)
@@ -217,12 +227,20 @@ class _Intake:
         cannot_tell = self.rest(self.cannot_tell, [*stronger, self.unlabels], "skipped")
         withdrawn = self.rest(self.withdrawn, [*stronger, self.unlabels, self.cannot_tell], "skipped")
         skips += [Skip(key, "cannot_tell") for key in cannot_tell] + [Skip(key, "withdrawn") for key in withdrawn]
+        stronger += [self.unlabels, self.cannot_tell, self.withdrawn]
+        waiting = [
+            (key, min(names))
+            for key, names in self.named.items()
+            if len(names) == 1 and current(key) is None and not any(key in said for said in stronger)
+        ]
+        skips += [Skip(key, "new_name") for key, _ in waiting]
         left = set(awaited).difference((t.key for t in taken), (skip.key for skip in skips))
         return Decision(
             taken=tuple(taken),
             skips=tuple(skips),
             unlabels=tuple(unlabels),
             new_classes=new_classes,
+            waiting=tuple(waiting),
             rejections=tuple(sorted(self.rejections, key=lambda r: r.line)),
             warnings=tuple(self.warnings()),
             normalised=tuple(self.normalised),
@@ -231,25 +249,26 @@ class _Intake:
             requested_left=len(left),
         )
 
+    def may_be_class(self, text: str) -> bool:
+        """Return whether a word that is no class could be one."""
+        return not class_name_problem(text.strip(), self.classes.reserved) and not self.classes.parts(text)
+
     def add_classes(self) -> tuple[str, ...]:
-        """Turn words that occur often enough into classes, and refuse the rows of the others."""
-        spellings: dict[str, Counter[str]] = {}
-        for row, _ in self.unknown:
-            spellings.setdefault(folded(row.species), Counter())[nfc(row.species).strip()] += 1
-        enough = {
-            fold: words.most_common(1)[0][0]
-            for fold, words in spellings.items()
-            if words.total() >= self.settings.auto_add_min and not self.classes.parts(next(iter(words)))
-        }
+        """Turn names into classes; the images of those that do not become one yet wait for that."""
+        typed = ((key, row.species) for row, key in self.unknown)
+        waiting = {key: name for key, name in self.waiting.items() if key not in self.labels.species}
+        part = self.settings
+        names = weigh_names(typed, waiting, self.classes.names, least=part.auto_add_min, asks=part.asks)
         for row, key in self.unknown:
-            species = enough.get(folded(row.species))
-            if species is None:
-                self.refuse_unknown_species(row)
+            found = names[folded(row.species)]
+            if not found.is_class:
+                self.named.setdefault(key, set()).add(found.name)
+                self.refuse_new_name(row, found)
                 continue
-            if row.species != species:
-                self.normalise(row.species, species)
-            self.labels.add(key, species, row.line)
-        return tuple(enough.values())
+            if row.species != found.name:
+                self.normalise(row.species, found.name)
+            self.labels.add(key, found.name, row.line)
+        return tuple(found.name for found in names.values() if found.is_class)
 
     def settle(self, said: _Said, current: Callable[[ImageKey], str | None], taken: list[TakenLabel]) -> list[Skip]:
         """Compare what rows say with each other and with the labels there are; return images with several species."""
@@ -304,6 +323,12 @@ class _Intake:
         suggest = parts or (self.classes.suggest(row.species) if self.has_time_to_suggest else ())
         text = f"'{shown(row.species)}' is not a class" + ("; give one class for each image" if parts else "")
         self.refuse(row, "unknown_species", text, suggest)
+
+    def refuse_new_name(self, row: LabelRow, found: NewName) -> None:
+        """Reject, for now, a row whose name is no class yet."""
+        too_few = f"{found.images} of the {self.settings.auto_add_min} images that it takes are named so"
+        why = "it may be another spelling" if found.like else too_few
+        self.refuse(row, "new_name", f"'{shown(row.species)}' is no class yet: {why}", found.like)
 
     def reject_several(self, key: ImageKey, rows: list[tuple[int, str]]) -> None:
         """Reject the rows of one image that name different species."""

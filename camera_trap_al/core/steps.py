@@ -48,6 +48,7 @@ class Facts:
     listed: tuple[int, int] = (-1, -1)
     checkpoint: int = 0
     calibrated: int = 0
+    estimated: int = 0
     validated: int = 0
     evaluated: int = 0
     exported: int = 0
@@ -105,6 +106,7 @@ STEPS: tuple[Rule, ...] = (
     Rule("PREPARING", lambda f: f.job and f.online and not f.worker, subjects="job"),
     Rule("LISTING", lambda f: f.listed != (f.mark, f.pool_version)),
     Rule("CALIBRATING", lambda f: f.checkpoint and f.calibrated != f.checkpoint),
+    Rule("ESTIMATING", lambda f: f.checkpoint and f.estimated != f.checkpoint),
     Rule("EVALUATING", lambda f: f.validated and f.evaluated != f.checkpoint),
     Rule("EXPORTING", lambda f: f.checkpoint and f.exported != f.checkpoint),
     Rule("REPORTING", lambda f: f.checkpoint and f.reported != f.checkpoint and f.report_due),

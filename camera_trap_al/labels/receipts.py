@@ -37,6 +37,8 @@ CODES: dict[str, str] = {
     "long_cell": "Shorten that cell.",
     "long_line": "Export again; this is no table of labels.",
     "missing_column": "Export with the columns File, RelativePath and the label column, spelled so.",
+    "new_name": "If the name is meant, give it to another image too, in a later file, or add it to classes.names: then these"
+    " labels count by themselves. If not, correct it in Timelapse and export again. The images wait meanwhile.",
     "not_in_pool": "Nothing to do: the folder that a training or validation image lies in gives its class.",
     "not_text": "Export from Timelapse as CSV, or save the table as 'CSV UTF-8'.",
     "open_quote": "Remove the stray quotation mark, or export again.",
@@ -66,6 +68,7 @@ _REMARKS = {
     " counts; see data/conflicts.csv.",
     "overrules": "{images} in this file had another label from an earlier file (number {seq}) of the same round; the"
     " labels of this one count; see data/conflicts.csv.",
+    "named": "{images} in this file waited for a new name, which is a class now (number {seq}): the labels count.",
 }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from camera_trap_al.errors import UsageError
+from camera_trap_al.learn.timm_networks import build_timm, check_timm, is_timm, timm_head
 from camera_trap_al.registry import Registry
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Backbone:
 
     `build` makes it with random weights; it takes float images (n, 3, 224, 224), also where a publication has larger
     ones (inception 299, swin_v2 256). `head` is the dotted name of its last layer, linear or a 1 × 1 convolution.
-    `weights` says who offers pretrained ones: "torchvision", "packaged" (an extra) or "none".
+    `weights` says who offers pretrained ones: "torchvision", "packaged" (an extra), "timm" or "none".
     """
 
     build: Callable[[], nn.Module]
@@ -78,7 +79,20 @@ def check_arch(arch: str) -> None:
             f"The backbone architecture '{arch}' cannot be used: its weights are more than the 2 GB that an ONNX file holds.",
             hint=f"Use a smaller one, such as {TOO_LARGE[arch]}; resnet18 and resnet50 are usual.",
         )
+    if is_timm(arch):
+        check_timm(arch)
+        return
     backbones.check(arch)
+
+
+def backbone_of(arch: str) -> Backbone:
+    """Return the backbone of this name: one of `backbones`, or of timm's, which is imported then.
+
+    Raises `UnknownNameError`, or for timm's `UsageError`.
+    """
+    if is_timm(arch):
+        return Backbone(lambda: build_timm(arch), timm_head(arch), "timm")
+    return backbones[arch]
 
 
 def build_network(arch: str, feat_dim: int, *, seed: int) -> nn.Module:
@@ -90,7 +104,7 @@ def build_network(arch: str, feat_dim: int, *, seed: int) -> nn.Module:
 
     Parameters
     ----------
-    arch : a name in `backbones`
+    arch : a name in `backbones`, or `timm:NAME`
     feat_dim : number of embedding dimensions
     seed : same seed, same weights; torch's global random state is left as it was
 
@@ -102,7 +116,7 @@ def build_network(arch: str, feat_dim: int, *, seed: int) -> nn.Module:
 
     from camera_trap_al.learn.device import seeded
 
-    backbone = backbones[arch]
+    backbone = backbone_of(arch)
     with seeded(seed):
         network = backbone.build()
         parent, _, name = backbone.head.rpartition(".")
@@ -138,7 +152,7 @@ def sister_pipeline_reads(arch: str, feat_dim: int) -> bool:
     It replaces the last layer of ResNets, DenseNets, VGGs and AlexNet, and takes others of torchvision as they come,
     with 1,000 numbers.
     """
-    if backbones[arch].weights != "torchvision":
+    if is_timm(arch) or backbones[arch].weights != "torchvision":
         return False
     return arch.startswith(SISTER_REPLACES) or (feat_dim == 1000 and not arch.startswith(SISTER_DIFFERS))
 

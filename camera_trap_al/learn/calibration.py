@@ -101,21 +101,53 @@ def calibrate(
         return Calibration(names[0], 1.0, {}, 0, by)
     scores = {}
     for name in names:
-        found = np.full((len(rows), len(classes)), -np.inf, dtype=np.float32)
-        for fold in np.unique(folds):
-            tick()
-            held = folds == fold
-            taught = [name for name, out in zip(known, held, strict=True) if not out]
-            if len(set(taught)) < 2:
-                continue
-            fitted = fit_classifier(vectors[~held], taught, seed, name, unlabelled=unlabelled)
-            columns = [column[name] for name in fitted.classes]
-            found[np.ix_(held, columns)] = fitted.scores(vectors[held])
+        found = _left_out_scores(vectors, known, folds, name, seed, unlabelled=unlabelled, tick=tick)
         scores[name] = _score(found[judged], targets[judged], classes)
         text = f"{scores[name].accuracy:.3f}, macro F1 {scores[name].macro_f1:.3f}"
         log.debug("head %s: accuracy %s on labels it had not seen", name, text)
     best = max(names, key=lambda name: scores[name].merit)
     return Calibration(best, scores[best].temperature, scores, int(judged.sum()), by)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What was said of labelled rows by classifiers that did not know their labels.
+
+    Parameters
+    ----------
+    proba : (n, k) float32 calibrated probabilities, in the order of `classes`
+    targets : (n,) the column of each row's label
+    judged : (n,) of which rows the label could be known at all: other groups hold its class too
+    by : as in `Calibration`
+    """
+
+    classes: tuple[str, ...]
+    proba: FloatArray
+    targets: IntArray
+    judged: npt.NDArray[np.bool_]
+    by: str
+
+
+def predict_left_out(
+    scaled: FloatArray,
+    species: Sequence[str],
+    groups: Sequence[int],
+    head: str,
+    seed: int,
+    *,
+    tick: Callable[[], None] = lambda: None,
+) -> LeftOut:
+    """Predict each labelled row by a classifier fitted on the rows of other groups; as `calibrate` takes and splits them."""
+    classes = sorted(set(species))
+    column = {name: i for i, name in enumerate(classes)}
+    targets = np.array([column[name] for name in species], dtype=np.int64)
+    by, folds = _folds(targets, np.asarray(groups, dtype=np.int64), np.random.default_rng(seed))
+    judged = _judged(targets, folds)
+    proba = np.full((len(targets), max(len(classes), 1)), 1 / max(len(classes), 1), dtype=np.float32)
+    if judged.any():
+        found = _left_out_scores(scaled, list(species), folds, head, seed, tick=tick)[judged]
+        proba[judged] = softmax(found / np.float32(fit_temperature(found, targets[judged])))
+    return LeftOut(tuple(classes), proba, targets, judged, by)
 
 
 def fit_temperature(scores: FloatArray, targets: IntArray) -> float:
@@ -149,6 +181,30 @@ def fit_temperature(scores: FloatArray, targets: IntArray) -> float:
         else:
             low = middle
     return float(np.exp(-(low + high) / 2))
+
+
+def _left_out_scores(
+    vectors: FloatArray,
+    species: list[str],
+    folds: IntArray,
+    head: str,
+    seed: int,
+    *,
+    unlabelled: FloatArray | None = None,
+    tick: Callable[[], None],
+) -> FloatArray:
+    """Return the (n, k) scores of rows by classifiers fitted on the other folds; -inf where a class was not known."""
+    column = {name: i for i, name in enumerate(sorted(set(species)))}
+    found = np.full((len(species), len(column)), -np.inf, dtype=np.float32)
+    for fold in np.unique(folds):
+        tick()
+        held = folds == fold
+        taught = [name for name, out in zip(species, held, strict=True) if not out]
+        if len(set(taught)) < 2:
+            continue
+        fitted = fit_classifier(vectors[~held], taught, seed, head, unlabelled=unlabelled)
+        found[np.ix_(held, [column[name] for name in fitted.classes])] = fitted.scores(vectors[held])
+    return found
 
 
 def _score(scores: FloatArray, targets: IntArray, classes: list[str]) -> Score:

@@ -20,9 +20,11 @@ METRICS, MATRIX, MATRIX_PICTURE = "metrics.json", "confusion_matrix.npy", "confu
 CURVE, CURVE_PICTURE = "learning_curve.csv", "learning_curve.png"
 RESULTS_PREFIX = "train_set_size_"
 CALIBRATION_ERROR = "expected_calibration_error"
+ESTIMATE_COLUMNS = ("estimated_accuracy", "estimated_low", "estimated_high")
 CURVE_COLUMNS = (
     *("labels", "accuracy", "macro_f1", "macro_precision", "macro_recall", "n", "checkpoint"),
     CALIBRATION_ERROR,
+    *ESTIMATE_COLUMNS,
 )
 CALIBRATION_BINS = 15
 CONFUSION = "confusion_matrix"
@@ -131,23 +133,33 @@ def write_results(folder: Path, metrics: Mapping[str, Any], **facts: Any) -> Non
     atomic.replace_json(folder / METRICS, {"format": FORMAT, **facts, **noted})
 
 
-def write_learning_curve(test_results: Path) -> None:
-    """Write `learning_curve.csv` and `.png` from every `train_set_size_*/metrics.json` below the folder.
+def write_learning_curve(test_results: Path, estimates: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Write `learning_curve.csv` and `.png` from every `train_set_size_*/metrics.json` below the folder, and estimates.
 
-    A row for each size, by number of labels. Folders without metrics that can be read are passed over.
+    A row for each size, by number of labels. Folders without metrics that can be read are passed over. Nothing is
+    written where there is nothing to tell.
+
+    Parameters
+    ----------
+    estimates : `labels`, and `accuracy`: None, or `value`, `low` and `high` on images without a label, fractions
     """
     points = _read_points(test_results)
-    if not points:
+    rows = {int(point["labels"]): point for point in points}
+    band = [(int(noted["labels"]), *_estimated(noted)) for noted in estimates if noted.get("accuracy")]
+    for size, *figures in band:
+        row = rows.setdefault(size, {column: "" for column in CURVE_COLUMNS} | {"labels": size})
+        row |= dict(zip(ESTIMATE_COLUMNS, figures, strict=True))
+    if not rows:
         return
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(CURVE_COLUMNS)
-    for point in points:
-        writer.writerow([_cell(point[column]) for column in CURVE_COLUMNS])
+    for _, row in sorted(rows.items()):
+        writer.writerow([_cell(row[column]) for column in CURVE_COLUMNS])
     atomic.replace_bytes(test_results / CURVE, text.getvalue().encode("utf-8"))
     labels = [point["labels"] for point in points]
     curves = {"Accuracy": [p["accuracy"] for p in points], "Macro F1": [p["macro_f1"] for p in points]}
-    atomic.replace_bytes(test_results / CURVE_PICTURE, curve_figure(labels, curves))
+    atomic.replace_bytes(test_results / CURVE_PICTURE, curve_figure(labels, curves if points else {}, band))
 
 
 def _confusion(truth: Sequence[str], predicted: Sequence[str], present: Sequence[str]) -> IntArray:
@@ -178,6 +190,11 @@ def _read_points(test_results: Path) -> list[dict[str, Any]]:
             continue
         points.append(point)
     return sorted(points, key=lambda point: int(point["labels"]))
+
+
+def _estimated(noted: Mapping[str, Any]) -> tuple[float, float, float]:
+    accuracy = noted["accuracy"]
+    return float(accuracy["value"]), float(accuracy["low"]), float(accuracy["high"])
 
 
 def _cell(value: Any) -> str:

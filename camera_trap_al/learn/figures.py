@@ -30,6 +30,7 @@ RIGHT_COLOURS, WRONG_COLOURS = "Blues", "Oranges"
 # Cells are never as dark as the ends of the two colour maps.
 DARKEST = 0.85
 CURVE_COLOURS = ("#0b5394", "#c55a11")
+ESTIMATE_COLOUR = "#3b7d23"
 GREY = "#555555"
 
 IntArray = npt.NDArray[np.int64]
@@ -65,8 +66,18 @@ def confusion_figure(matrix: IntArray, classes: Sequence[str], subtitle: str) ->
     return _png(figure)
 
 
-def curve_figure(labels: Sequence[int], curves: Mapping[str, Sequence[float]]) -> bytes:
-    """Draw one or two curves of fractions (0 to 1) against the number of labels, as PNG."""
+def curve_figure(
+    labels: Sequence[int],
+    curves: Mapping[str, Sequence[float]],
+    estimated: Sequence[tuple[int, float, float, float]] = (),
+) -> bytes:
+    """Draw up to two curves of fractions (0 to 1) against the number of labels, and estimates with intervals, as PNG.
+
+    Parameters
+    ----------
+    labels, curves : p numbers of labels, and p values for each curve, measured on validation images
+    estimated : labels, value, low and high end of the accuracy on images without a label
+    """
     from matplotlib.ticker import MaxNLocator
 
     figure = _figure()
@@ -75,21 +86,39 @@ def curve_figure(labels: Sequence[int], curves: Mapping[str, Sequence[float]]) -
     for (name, values), colour in zip(curves.items(), CURVE_COLOURS, strict=False):
         percent = [100 * value for value in values]
         axes.plot(labels, percent, marker="o", markersize=4.5, linewidth=2, color=colour, label=name, clip_on=False)
+    if estimated:
+        _draw_estimates(axes, estimated)
     axes.set_ylim(0, 100)
-    axes.set_xlim(0, max(*labels, 1) * 1.05)
+    axes.set_xlim(0, max(*labels, *(point[0] for point in estimated), 1) * 1.05)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("Labels learned from", fontsize=TEXT_PT + 1)
-    last = ", ".join(f"{name} {values[-1]:.1%}" for name, values in curves.items())
     axes.set_title("Learning curve", loc="left", fontsize=TITLE_PT, fontweight="bold", pad=24)
-    newest = f"On the validation images, with {labels[-1]:,} labels: {last}"
+    if curves:
+        last = ", ".join(f"{name} {values[-1]:.1%}" for name, values in curves.items())
+        newest = f"On the validation images, with {labels[-1]:,} labels: {last}"
+    else:
+        size, value, low, high = estimated[-1]
+        newest = f"Estimated with {size:,} labels: {value:.0%} of the images without a label ({low:.0%} to {high:.0%})"
     axes.text(0, 1.025, newest, transform=axes.transAxes, fontsize=TEXT_PT, color=GREY)
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
     return _png(figure)
+
+
+def _draw_estimates(axes: Axes, estimated: Sequence[tuple[int, float, float, float]]) -> None:
+    sizes = [point[0] for point in estimated]
+    values, lows, highs = ([100 * point[i] for point in estimated] for i in (1, 2, 3))
+    name = "Accuracy, estimated without validation images (95 %)"
+    above_below = [
+        [value - low for value, low in zip(values, lows, strict=True)],
+        [high - value for value, high in zip(values, highs, strict=True)],
+    ]
+    look: dict[str, Any] = {"fmt": "s--", "markersize": 3.5, "linewidth": 1.2, "elinewidth": 1, "capsize": 2}
+    axes.errorbar(sizes, values, yerr=above_below, color=ESTIMATE_COLOUR, label=name, **look)
 
 
 def cut_name(name: str, columns: int = NAME_COLUMNS) -> str:

@@ -101,7 +101,8 @@ def _balanced(labels: np.ndarray, settings: TrainSettings, seed: int, epoch: int
 class Progress:
     """How far a job is: `done` of `total` in one phase.
 
-    Phases: "downloading" (bytes), "measuring", "embedding" (images), "training" (mini-batches), "finishing" (parts).
+    Phases: "downloading" (bytes), "measuring", "embedding" (images), "training" (mini-batches), "finishing" (parts),
+    "comparing" (fits).
     """
 
     phase: str

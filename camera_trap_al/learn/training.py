@@ -17,7 +17,7 @@ import torch
 from camera_trap_al.core.durations import in_time
 from camera_trap_al.core.records import Item
 from camera_trap_al.errors import DivergedError, ModelError
-from camera_trap_al.learn.backbones import backbones
+from camera_trap_al.learn.backbones import backbone_of
 from camera_trap_al.learn.data import (
     INPUT_PX,
     Erasure,
@@ -160,7 +160,7 @@ class _Training:
         self.mean, self.std = by_colour(draft.facts.mean).to(device), by_colour(draft.facts.std).to(device)
         if settings.layers == "last":
             self.network.requires_grad_(False)
-            self.network.get_submodule(backbones[draft.facts.settings.arch].head).requires_grad_(True)
+            self.network.get_submodule(backbone_of(draft.facts.settings.arch).head).requires_grad_(True)
         named = self.network.named_parameters(prefix="network")
         self.parameters = {name: value for name, value in named if value.requires_grad}
         if self.head is not None:

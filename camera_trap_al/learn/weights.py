@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from camera_trap_al.errors import ModelError, WeightsMissingError
-from camera_trap_al.learn.backbones import backbones, load_tensors
+from camera_trap_al.learn.backbones import backbone_of, backbones, load_tensors
 from camera_trap_al.learn.settings import Progress, Tick, no_tick
+from camera_trap_al.learn.timm_networks import as_timm_loads, find_timm_weights, how_to_fetch, is_timm
 from camera_trap_al.learn.torchvision_files import DOWNLOAD_FROM, TORCHVISION_FILES
 from camera_trap_al.store.atomic import make_folder, permitted, replace_file
 
@@ -43,9 +44,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WeightsPlan:
-    """What would be loaded. `kind` is "file", "cache", "packaged", "network" or "none"; `text` says it in a sentence.
+    """What would be loaded. `kind` is "file", "cache", "packaged", "network", "timm" or "none"; `text` says it in a sentence.
 
-    `path` is the file to read ("network": where it will be put), `url` is set for "network" only.
+    `path` is the file to read ("network": where it will be put), `url` is set for "network" only. Which file "timm" means
+    only timm knows, which imports torch.
     """
 
     kind: str
@@ -59,7 +61,7 @@ def find_weights(arch: str, *, pretrained: bool, weights: Path | None) -> Weight
 
     Parameters
     ----------
-    arch : a name in `backbones`
+    arch : a name in `backbones`, or `timm:NAME`
     pretrained : whether ImageNet weights are wanted; `tiny` has none and starts at random all the same
     weights : a file of weights, which goes before everything else, or None
 
@@ -68,7 +70,7 @@ def find_weights(arch: str, *, pretrained: bool, weights: Path | None) -> Weight
     WeightsMissingError
         The file does not exist, or the weights come with a package that is not installed.
     """
-    offer = backbones[arch].weights
+    offer = "timm" if is_timm(arch) else backbones[arch].weights
     if weights is not None:
         from camera_trap_al.learn.packaged import is_packaged
 
@@ -83,6 +85,8 @@ def find_weights(arch: str, *, pretrained: bool, weights: Path | None) -> Weight
         return WeightsPlan("none", "random weights (use_pretrained is false)")
     if offer == "none":
         return WeightsPlan("none", f"random weights ('{arch}' has no pretrained ones)")
+    if offer == "timm":
+        return WeightsPlan("timm", f"the weights of {arch} that were fetched before")
     return _find_pretrained(arch, offer)
 
 
@@ -123,6 +127,8 @@ def load_start_weights(
         The file is damaged or belongs to another architecture.
     """
     plan = find_weights(arch, pretrained=pretrained, weights=weights)
+    if plan.kind == "timm":
+        plan = _fetched_before(arch)
     if plan.path is None:
         return plan.text
     if plan.kind == "network":
@@ -133,8 +139,22 @@ def load_start_weights(
         state = load_packaged(arch, plan.path)
     else:
         state = read_state_dict(plan.path)
+    if is_timm(arch):
+        state = as_timm_loads(network, state)
     fit_weights(network, arch, state, source=plan.path.name)
     return plan.text
+
+
+def _fetched_before(arch: str) -> WeightsPlan:
+    path = find_timm_weights(arch)
+    if path is None:
+        raise WeightsMissingError(
+            f"Pretrained weights of {arch} were asked for, but none were fetched before, and this program fetches none of"
+            " timm's.",
+            hint=f"Ways out: run `{how_to_fetch(arch)}` once, where there is internet access; or set embedding_weights ="
+            " FILE; or set use_pretrained = false.",
+        )
+    return WeightsPlan("timm", f"weights of {arch} from {path}", path)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -185,7 +205,7 @@ def fit_weights(network: nn.Module, arch: str, state: Mapping[str, Tensor], *, s
     """
     import torch
 
-    head = backbones[arch].head + "."
+    head = backbone_of(arch).head + "."
     body = {name: value for name, value in network.state_dict().items() if not name.startswith(head)}
     given = {_present_name(name, body): value for name, value in state.items()}
     counted = {name for name in body if not name.endswith("num_batches_tracked")}
@@ -260,10 +280,10 @@ def _download_or_explain(arch: str, plan: WeightsPlan, tick: Tick) -> None:
 
 def _torchvision_files(arch: str) -> list[tuple[Path, str]]:
     """Return where torchvision's weights would lie, and their addresses; its own default first."""
-    return [(_cache_folder() / name, DOWNLOAD_FROM + name) for name in TORCHVISION_FILES[arch]]
+    return [(cache_folder() / name, DOWNLOAD_FROM + name) for name in TORCHVISION_FILES[arch]]
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     """Return the folder in which `torch.hub` keeps weights, found by its rules, but without loading torch."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("TORCH_HOME") or f"{cache}/torch"

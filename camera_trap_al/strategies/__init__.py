@@ -79,6 +79,16 @@ class QueryStrategy(Protocol):
 
 
 strategies: Registry[QueryStrategy] = Registry("query strategy")
+UNIFORM = "uniform"
+WITHOUT_CLASSES = "without classes"
+"""Mark of a strategy that chooses better than at random by embeddings alone, before there is a classifier."""
+
+
+def usable_strategy(name: str, *, has_classifier: bool, has_embeddings: bool) -> str:
+    """Return the strategy by which a request is chosen now: the one of that name, or `uniform` where it lacks something."""
+    able = has_classifier or (has_embeddings and strategies.has(name, WITHOUT_CLASSES))
+    return name if able else UNIFORM
+
 
 from camera_trap_al.strategies import (  # noqa: E402, F401 - enters the built-in strategies
     badge,

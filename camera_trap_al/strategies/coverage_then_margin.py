@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camera_trap_al.core.acquisition import margin_score
-from camera_trap_al.strategies import Pool, QueryStrategy, strategies
+from camera_trap_al.strategies import WITHOUT_CLASSES, Pool, QueryStrategy, strategies
 from camera_trap_al.strategies.scores import ScoreSampling
 from camera_trap_al.strategies.typiclust import TypiclustSampling
 
@@ -36,4 +36,4 @@ class CoverageThenMarginSampling:
         return (self.coverage if few else self.then).query(pool, n, seed)
 
 
-strategies.register("coverage_then_margin")(CoverageThenMarginSampling())
+strategies.register("coverage_then_margin", WITHOUT_CLASSES)(CoverageThenMarginSampling())

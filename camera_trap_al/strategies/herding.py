@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from camera_trap_al.core.acquisition import FloatArray, key_priority, margin_score
 from camera_trap_al.core.geometry import cover, nearest
-from camera_trap_al.strategies import Pool, PoolBlock, strategies
+from camera_trap_al.strategies import WITHOUT_CLASSES, Pool, PoolBlock, strategies
 from camera_trap_al.strategies.shortlist import shortlist, size_for
 
 LEAST_ROWS, MOST_ROWS, MOST_MARKS = 5_000, 10_000, 1_000
@@ -65,4 +65,4 @@ def uncertainty(proba: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return 1 + margin_score(proba).astype(np.float64)
 
 
-strategies.register("uncertainty_herding")(UncertaintyHerdingSampling())
+strategies.register("uncertainty_herding", WITHOUT_CLASSES)(UncertaintyHerdingSampling())

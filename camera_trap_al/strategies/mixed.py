@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from camera_trap_al.strategies import Pool, QueryStrategy, strategies
+from camera_trap_al.strategies import WITHOUT_CLASSES, Pool, QueryStrategy, strategies
 from camera_trap_al.strategies.class_balanced import ClassBalancedSampling
 from camera_trap_al.strategies.groups import best_of_each, predicted
 from camera_trap_al.strategies.herding import UncertaintyHerdingSampling
@@ -52,4 +52,4 @@ class MixedSampling:
         return chosen[np.argsort(places, kind="stable")]
 
 
-strategies.register("mixed")(MixedSampling())
+strategies.register("mixed", WITHOUT_CLASSES)(MixedSampling())

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from camera_trap_al.core.acquisition import turns
 from camera_trap_al.core.geometry import TILE_CELLS, Tick, k_means, nearest, no_tick, squared_distances
-from camera_trap_al.strategies import Pool, strategies
+from camera_trap_al.strategies import WITHOUT_CLASSES, Pool, strategies
 from camera_trap_al.strategies.shortlist import labelled_sample, shortlist, size_for
 
 MOST_ROWS, MOST_LABELLED = 10_000, 2_000
@@ -72,4 +72,4 @@ def distances_in_clusters(
     return means
 
 
-strategies.register("typiclust")(TypiclustSampling())
+strategies.register("typiclust", WITHOUT_CLASSES)(TypiclustSampling())

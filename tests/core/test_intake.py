@@ -285,7 +285,7 @@ class TestNewClasses:
         decision = decided(*cells, auto_add=True, auto_add_min=3)
         assert decision.new_classes == ("lynx",)
         assert {t.species for t in decision.taken} == {"lynx"}
-        assert codes(decision) == [(5, "unknown_species")]
+        assert codes(decision) == [(5, "new_name")]
         assert (decision.n_normalised, decision.counts["accepted"]) == (2, 3)
 
     def test_blanks_around_the_word_do_no_harm(self) -> None:

@@ -26,7 +26,7 @@ from contract_text import Refused, decoded, has_control, table_of
 Key = tuple[str, str]
 Outcome = tuple[str, ...]
 
-CANNOT_TELL, WITHDRAWN, SEVERAL = "cannot_tell", "withdrawn", "several_species"
+CANNOT_TELL, WITHDRAWN, SEVERAL, NEW_NAME = "cannot_tell", "withdrawn", "several_species", "new_name"
 NOTHING: Outcome = ("none",)
 LONGEST_NAME = 300
 NO_FOLDER = re.compile(r"[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*://")
@@ -267,17 +267,23 @@ def _judge_rows(header: list[str], records: list[tuple[int, list[str]]], instead
         row.word for row in table if row.key and not row.codes and row.word and _class(row.word, world) is None
     )
     special = {_nfc(word).casefold() for word in (*world.skip_words, *world.reserved, world.unlabel_token) if word}
-    added = {
-        word for word, n in counted.items() if world.auto_add and n >= world.auto_add_min and len(word) <= LONGEST_NAME
-    }
+    may_be = {word for word in counted if world.auto_add and len(word) <= LONGEST_NAME}
+    may_be = {word for word in may_be if word.casefold() not in special and not _joins(word, world)}
     verdict.new_classes = frozenset(
-        word for word in added if word.casefold() not in special and not _joins(word, world)
+        word
+        for word in may_be
+        if counted[word] >= world.auto_add_min and not any(_alike(word, name) for name in world.classes)
     )
     told: dict[Key, list[tuple[int, Outcome]]] = {}
+    waits: dict[Key, set[str]] = {}
     for row in table:
         outcome = _meaning(row, verdict.new_classes, world)
-        codes = frozenset(row.codes)
         asked = row.key is not None and (row.key in world.requested or world.unrequested == "accept")
+        if row.codes == {"unknown_species"} and row.word in may_be:
+            row.codes = {NEW_NAME}
+            if row.key is not None and asked:
+                waits.setdefault(row.key, set()).add(row.word)
+        codes = frozenset(row.codes)
         if codes and (row.quiet or (row.key is not None and not asked)):
             verdict.may[row.line] = codes
         elif codes:
@@ -286,7 +292,36 @@ def _judge_rows(header: list[str], records: list[tuple[int, list[str]]], instead
             told.setdefault(row.key, []).append((row.line, outcome))
     for key, said in told.items():
         _settle(verdict, key, said, world)
+    for key, words in waits.items():
+        if len(words) == 1 and key not in told and key not in world.labels:
+            verdict.images[key] = frozenset({("skip", NEW_NAME)})
     return verdict
+
+
+def _alike(one: str, other: str) -> bool:
+    """Return whether two words may be one in two spellings."""
+    words = []
+    for name in (one, other):
+        letters = (c for c in unicodedata.normalize("NFKD", name).casefold() if not unicodedata.combining(c))
+        words.append("".join(c if c.isalnum() else " " for c in letters if c != "\u200b").split())
+    if "".join(words[0]) == "".join(words[1]):
+        return True
+    if [re.findall(r"\d+", "".join(w)) for w in words[:1]] != [re.findall(r"\d+", "".join(w)) for w in words[1:]]:
+        return False
+    pairs = list(zip(*words, strict=False))
+    allowed = [2 if max(map(len, pair)) >= 8 else 1 if max(map(len, pair)) >= 4 else 0 for pair in pairs]
+    return len(words[0]) == len(words[1]) and all(_distance(*pair) <= n for pair, n in zip(pairs, allowed, strict=True))
+
+
+def _distance(a: str, b: str) -> int:
+    """Return how many letters to change, add or drop make one word the other."""
+    if not a or not b:
+        return len(a) + len(b)
+    if a[0] == b[0]:
+        return _distance(a[1:], b[1:])
+    if abs(len(a) - len(b)) > 2:
+        return 3
+    return 1 + min(_distance(a[1:], b), _distance(a, b[1:]), _distance(a[1:], b[1:]))
 
 
 def _meaning(row: _Row, new_classes: frozenset[str], world: World) -> Outcome | None:

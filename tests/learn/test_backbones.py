@@ -149,7 +149,7 @@ def test_the_cache_folder_is_torchs(monkeypatch, tmp_path, variable):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     if variable:
         monkeypatch.setenv(variable, str(tmp_path))
-    assert weights_module._cache_folder() == Path(torch.hub.get_dir()) / "checkpoints"
+    assert weights_module.cache_folder() == Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def test_an_unknown_name_gets_a_suggestion():

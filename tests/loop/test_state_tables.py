@@ -40,7 +40,7 @@ class World:
         self.covered: dict[int, int] = {}
         self.fitted, self.checkpoint = "", 0
         self.listed = (-1, -1)
-        self.calibrated = self.evaluated = self.exported = self.reported = 0
+        self.calibrated = self.estimated = self.evaluated = self.exported = self.reported = 0
         self.scan_due = False
         self.new_since_model = 0
         self.resting: dict[str, int] = {}
@@ -74,6 +74,7 @@ class World:
             starved=bool(learner and left and not askable),
             checkpoint=self.checkpoint,
             calibrated=self.calibrated,
+            estimated=self.estimated,
             validated=self.checkpoint,
             evaluated=self.evaluated,
             exported=self.exported,
@@ -132,6 +133,8 @@ class World:
                 self.listed = (facts.mark, facts.pool_version)
             case "CALIBRATING":
                 self.calibrated = facts.checkpoint
+            case "ESTIMATING":
+                self.estimated = facts.checkpoint
             case "EVALUATING":
                 self.evaluated = facts.checkpoint
             case "EXPORTING":

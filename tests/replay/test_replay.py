@@ -128,3 +128,18 @@ def test_a_misspelt_name_is_said_with_the_nearest() -> None:
         methods_of(["entropie"], [])
     with pytest.raises(UnknownNameError, match="Did you mean 'logistic'"):
         methods_of([], ["logistics"])
+
+
+def test_before_a_classifier_embeddings_are_chosen_by_where_the_program_waits_for_them() -> None:
+    season = made_season(n_train=0)
+    nothing, pool = np.arange(0), np.arange(90)
+
+    def asked(strategy: str, first: str, known: np.ndarray = nothing) -> list[int]:
+        rules = Rules(9, 9, per_sequence=0, random_share=0.0, first=first)
+        left = ReplayPool(season, np.setdiff1d(pool, known), known, None)
+        return choose(left, Method(strategy, strategy, "logistic"), 9, 1, rules).tolist()
+
+    assert asked("typiclust", "now") == asked("margin", "now") == asked("margin", "embedded")
+    assert asked("typiclust", "embedded") != asked("typiclust", "now")
+    one_class = np.flatnonzero(season.labels[:90] == 0)[:3]
+    assert asked("typiclust", "now", one_class) == asked("typiclust", "embedded", one_class)

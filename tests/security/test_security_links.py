@@ -30,6 +30,7 @@ REPLACED = (
     "data/quarantine.csv",
     "data/conflicts.csv",
     "data/altered.csv",
+    "data/estimates.json",
     "data/reported.json",
     "export/model.onnx",
     "export/embedding.onnx",

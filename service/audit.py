@@ -1,0 +1,192 @@
+"""The verb `audit`: labels that predictions contradict, as a table and as a selector. Works beside a running daemon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from camera_trap_al.catalog.catalog import Catalog
+from camera_trap_al.config import Config
+from camera_trap_al.config_file import read_work_config
+from camera_trap_al.core.grouping import sequence_numbers
+from camera_trap_al.core.history import History
+from camera_trap_al.core.matching import shown
+from camera_trap_al.core.records import ImageKey
+from camera_trap_al.core.seeds import seed_from
+from camera_trap_al.core.suspects import find_suspects
+from camera_trap_al.errors import UsageError, WorkFolderError
+from camera_trap_al.labels.lines import SelectorLines
+from camera_trap_al.labels.timelapse import write_selector
+from camera_trap_al.layout import WorkFolder
+from camera_trap_al.learn.calibration import FEWEST_ROWS, LeftOut, predict_left_out
+from camera_trap_al.learn.heads.dense import FloatArray, one_thread
+from camera_trap_al.sequences import RowArray, Sequences
+from camera_trap_al.store import atomic, embeddings, generations
+from camera_trap_al.store.journal import read_journal
+from camera_trap_al.work import image_folders
+
+TOP = 50
+# Its one regularised layer learns no single mistake by heart, whichever head the program uses.
+HEAD = "logistic"
+NAME_COLUMNS, PATH_COLUMNS = 20, 44
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A label that is contradicted.
+
+    Parameters
+    ----------
+    path : of the image, from its folder of images on
+    key : None for an image of the training folder, which Timelapse does not show
+    given, looks_like : the label, and what is predicted
+    probability : of what is predicted, in [0, 1]
+    looks_empty : whether that is the class for no animal
+    was_asked : whether a request ever named it, so that another label is a correction
+    """
+
+    path: str
+    key: ImageKey | None
+    given: str
+    looks_like: str
+    probability: float
+    looks_empty: bool
+    was_asked: bool
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The worst labels, and how many there are of what.
+
+    `n_judged` labels of `n_labels` could be compared, `n_contradicted` of these are contradicted, `n_likely` so much that
+    they are probably wrong. `by` is what was left out together: group or image.
+    """
+
+    worst: tuple[Suspect, ...]
+    n_labels: int
+    n_judged: int
+    n_contradicted: int
+    n_likely: int
+    by: str
+
+
+def audit(root: Path, top: int = TOP) -> list[str]:
+    """Compare labels with what is predicted without them, write the `top` worst as a selector; return lines for a person.
+
+    Writes `timelapse_audit.csv`, or removes it where no label is contradicted; nothing else. Raises `WorkFolderError`
+    where nothing was ever started, `UsageError` where there is too little to compare.
+    """
+    folder, config = read_work_config(root)
+    if not folder.journal.exists() or not folder.catalog.exists():
+        raise WorkFolderError(f"{root} was never started, so it has no labels yet.", hint="Use `run` first.")
+    history = History.of(read_journal(folder.journal)[0])
+    catalog = Catalog.open(folder.catalog, roots=list(image_folders(config)), read_only=True)
+    try:
+        found = find_worst(folder, config, history, catalog, top)
+        selected = [suspect.key for suspect in found.worst if suspect.key is not None]
+        if selected:
+            write_selector(folder.audit, SelectorLines(catalog.pool_keys(listed_only=True)), selected)
+        elif folder.audit.exists():
+            atomic.discard_file(folder.audit)
+    finally:
+        catalog.close()
+    return [*table(found), *_what_to_do(folder, found, len(selected))]
+
+
+def find_worst(folder: WorkFolder, config: Config, history: History, catalog: Catalog, top: int) -> Audit:
+    """Return the labels that are contradicted most. Raises `UsageError` where there is too little to compare."""
+    learner = embeddings.current_learner(folder.embedding, folder.models, str(catalog.fact("catalog_id", "")))
+    if learner is None:
+        raise UsageError(
+            "The images are not embedded yet, so labels cannot be compared.", hint="Let `run` go on first."
+        )
+    mark = embeddings.made_by(folder.models, learner.number, str(catalog.fact("catalog_id", "")))
+    vectors = embeddings.Vectors(
+        generations.folder_of(folder.embedding, learner.number), mark, embeddings.read_scaler(learner.folder)
+    )
+    rows, species = catalog.labelled()
+    usable = vectors.usable(rows)
+    rows, species = rows[usable], [name for name, good in zip(species, usable, strict=True) if good]
+    if len(rows) < FEWEST_ROWS or len(set(species)) < 2:
+        raise UsageError(
+            f"There are {len(rows)} labels of {len(set(species))} classes, too few to compare.",
+            hint=f"It takes {FEWEST_ROWS} labels of two classes.",
+        )
+    names = catalog.names()
+    times = catalog.times(names.rows)
+    sequences = Sequences(names, times, *sequence_numbers(names, times, gap_s=config.sequences.gap_s))
+    seed = seed_from(str(config.daemon.seed) if config.daemon.seed else history.identity, "audit")
+    with one_thread():
+        left = _left_out(vectors.read(rows), species, rows, sequences, seed)
+    judged = np.flatnonzero(left.judged)
+    suspects = find_suspects(left.proba[judged], left.targets[judged])
+    worst = judged[suspects.rows[:top]]
+    keys = catalog.keys_of(rows[worst].tolist())
+    is_pool = sequences.places(rows[worst])[1]
+    listed = []
+    for n, (place, key) in enumerate(zip(worst.tolist(), keys, strict=True)):
+        looks_like = left.classes[int(suspects.looks_like[n])]
+        looks_empty = bool(config.classes.empty) and looks_like == config.classes.empty
+        probability, was_asked = float(suspects.probability[n]), key in history.requested
+        own = key if is_pool[n] else None
+        listed.append(Suspect(key.path, own, species[place], looks_like, probability, looks_empty, was_asked))
+    n_likely = int(suspects.is_likely.sum())
+    return Audit(tuple(listed), len(rows), len(judged), len(suspects.rows), n_likely, left.by)
+
+
+def _left_out(vectors: FloatArray, species: list[str], rows: RowArray, sequences: Sequences, seed: int) -> LeftOut:
+    """Predict labels by folders left out together, by sequences where that leaves nothing to learn from, else by image."""
+    of_sequence, of_folder = sequences.of(rows)
+    # An image of the training folder is of no site: each by itself.
+    is_pool = sequences.places(rows)[1]
+    by_itself = int(of_folder.max(initial=0)) + 1 + np.arange(len(rows))
+    for groups in (np.where(is_pool, of_folder, by_itself), of_sequence):
+        left = predict_left_out(vectors, species, groups.tolist(), HEAD, seed)
+        if left.by == "group":
+            break
+    return left
+
+
+def table(found: Audit) -> list[str]:
+    """Return the worst labels as lines, those that look empty apart from those that look like another species."""
+    what = "left out folder by folder or burst by burst" if found.by == "group" else "left out a few at a time"
+    lines = [
+        f"{found.n_judged} of {found.n_labels} labels were compared with what is predicted without them ({what}):"
+        f" {found.n_contradicted} are contradicted, {found.n_likely} of them so clearly that they are probably wrong."
+    ]
+    for looks_empty, title in ((True, "Images that look empty"), (False, "Images that look like another species")):
+        part = [(n, suspect) for n, suspect in enumerate(found.worst, 1) if suspect.looks_empty is looks_empty]
+        if part:
+            head = f"{'rank':>6}  {'image':<{PATH_COLUMNS}}{'label':<{NAME_COLUMNS}}"
+            lines += [f"{title}:", f"{head}{'looks like':<{NAME_COLUMNS}}{'sure':>6}"]
+            lines += [_line(n, suspect) for n, suspect in part]
+    return lines
+
+
+def _line(rank: int, suspect: Suspect) -> str:
+    path = shown(suspect.path) if suspect.key is not None else f"(training) {shown(suspect.path)}"
+    names = f"{shown(suspect.given):<{NAME_COLUMNS - 1}} {shown(suspect.looks_like):<{NAME_COLUMNS - 1}}"
+    return f"{rank:>6}  {path:<{PATH_COLUMNS - 1}} {names} {100 * suspect.probability:>4.0f} %"
+
+
+def _what_to_do(folder: WorkFolder, found: Audit, n_selected: int) -> list[str]:
+    if not found.worst:
+        return ["No label is contradicted."]
+    lines = []
+    if n_selected:
+        lines.append(
+            f"Wrote {folder.audit}, which selects {n_selected} images: import it in Timelapse, correct Species where it is"
+            f" wrong, export them into {folder.bin}. Then import {folder.selector.name} again, whose selection it took away."
+        )
+    n_training = sum(suspect.key is None for suspect in found.worst)
+    if n_training:
+        lines.append(f"{n_training} are in the training folder: move them to the folder of the right class.")
+    n_foreign = sum(suspect.key is not None and not suspect.was_asked for suspect in found.worst)
+    if n_foreign:
+        lines.append(
+            f"{n_foreign} were never asked for, such as imported labels: another label for them is taken only with"
+            ' labels.unrequested = "accept".'
+        )
+    return lines
