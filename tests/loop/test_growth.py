@@ -241,7 +241,7 @@ def test_options_of_label_files_have_their_effect(new_season: Callable[..., Any]
         )
     assert len(season.run()) == 2
     (line,) = lines(season, "labels")
-    assert [*other, "red", "oracle"] in line["rows"] and line["skips"] == [[*request[0], "cannot_tell"]]
+    assert (*other, "red", "oracle") in line["rows"] and line["skips"] == [[*request[0], "cannot_tell"]]
 
 
 def test_options_of_requests_have_their_effect(new_season: Callable[..., Any]) -> None:
