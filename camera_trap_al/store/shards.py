@@ -185,16 +185,20 @@ class Glance(NamedTuple):
     is_whole: bool
 
 
-def glance(folder: Path) -> list[Glance]:
-    """Look at all shards of a learner, in order: each `.json` is read, and the size of the vectors compared with it."""
-    return [_glance_at(folder, name) for name in shard_names(folder)]
+def glance(folder: Path, *, verify: bool = False) -> list[Glance]:
+    """Look at all shards of a learner, in order: each `.json` is read, and the size of the vectors compared with it.
+
+    With `verify` all vectors are read, and compared with their checksums.
+    """
+    return [_glance_at(folder, name, verify) for name in shard_names(folder)]
 
 
-def _glance_at(folder: Path, name: str) -> Glance:
+def _glance_at(folder: Path, name: str, verify: bool) -> Glance:
     facts: dict[str, Any] = {}
     try:
         facts = read_facts(folder, name)
-        is_whole = bool(facts) and Stored.of(folder, name, len(facts["rows"])) is not None
+        stored = Stored.of(folder, name, len(facts["rows"])) if facts else None
+        is_whole = stored is not None and (not verify or stored.fits(facts["crc32"]))
     except OSError:
         is_whole = False
     newest_row = int(facts["rows"].max(initial=0)) if facts else 0
@@ -283,16 +287,7 @@ class Stored:
 
 def damaged_shards(folder: Path) -> list[str]:
     """Return the names of damaged shards: cut short, or of another content than their checksum's. Reads all vectors."""
-    return [name for name in shard_names(folder) if _is_damaged(folder, name)]
-
-
-def _is_damaged(folder: Path, name: str) -> bool:
-    try:
-        facts = read_facts(folder, name)
-        stored = Stored.of(folder, name, len(facts["rows"])) if facts else None
-        return stored is None or not stored.fits(facts["crc32"])
-    except OSError:
-        return True
+    return [shard.name for shard in glance(folder, verify=True) if not shard.is_whole]
 
 
 def set_damaged_shards_aside(folder: Path, *, seen: Iterable[Glance] | None = None) -> list[str]:
@@ -301,9 +296,10 @@ def set_damaged_shards_aside(folder: Path, *, seen: Iterable[Glance] | None = No
     With `seen`, which `glance` returned, only those that are not whole: `Vectors` verifies each one whose vectors it reads.
     """
     said = []
-    for name in damaged_shards(folder) if seen is None else [shard.name for shard in seen if not shard.is_whole]:
-        set_aside(folder, name)
-        said.append(f"{folder / name} is damaged and was set aside; its images are embedded again.")
+    for shard in glance(folder, verify=True) if seen is None else seen:
+        if not shard.is_whole:
+            set_aside(folder, shard.name)
+            said.append(f"{folder / shard.name} is damaged and was set aside; its images are embedded again.")
     return said
 
 
