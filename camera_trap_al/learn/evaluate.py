@@ -147,7 +147,7 @@ def write_learning_curve(test_results: Path, estimates: Sequence[Mapping[str, An
     rows = {int(point["labels"]): point for point in points}
     band = [(int(noted["labels"]), *_estimated(noted)) for noted in estimates if noted.get("accuracy")]
     for size, *figures in band:
-        row = rows.setdefault(size, {column: "" for column in CURVE_COLUMNS} | {"labels": size})
+        row = rows.setdefault(size, dict.fromkeys(CURVE_COLUMNS, "") | {"labels": size})
         row |= dict(zip(ESTIMATE_COLUMNS, figures, strict=True))
     if not rows:
         return
