@@ -17,6 +17,7 @@ from camera_trap_al.core.acquisition import key_priority
 from camera_trap_al.core.composition import Askable, compose, n_random
 from camera_trap_al.core.grouping import Mask
 from camera_trap_al.core.seeds import seed_from
+from camera_trap_al.embed_jobs import FIRST_ROWS
 from camera_trap_al.errors import UnknownNameError
 from camera_trap_al.learn.calibration import calibrate
 from camera_trap_al.learn.classifier import fit_classifier, one_thread
@@ -32,6 +33,9 @@ BLOCK_ROWS = 4096
 FULL_LABELS = 50_000
 # scikit-learn's perceptron takes minutes for as many.
 FULL_LABELS_OF_RECIPE = 5_000
+# Of the images to label, how many there are in one replay: a way of choosing that leaves nothing to chance asks for others
+# of other images, so that intervals over seeds say what luck with the images would do.
+DRAWN_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -165,12 +169,12 @@ class Rules:
 def replay(season: Season, method: Method, seed: int, rules: Rules) -> Iterator[dict[str, Any]]:
     """Label a season as a method asks for it, and yield what it knows before the first request and after each.
 
-    The first request is drawn at random where there is nothing to choose by, as the program does it. Same arguments, same
-    points on one machine.
+    The images to label are a random four fifths of those of the season, the same for each method. The first request is
+    drawn at random where there is nothing to choose by, as the program does it. Same arguments, same points on one machine.
 
     Parameters
     ----------
-    seed : of the draws and the fits
+    seed : of the images, the draws and the fits
 
     Yields
     ------
@@ -178,7 +182,7 @@ def replay(season: Season, method: Method, seed: int, rules: Rules) -> Iterator[
     the validation images; `hits`, how many of each class of the season were recognised
     """
     scaled = _for_recipe(season) if method.is_recipe else season
-    known, open_ = np.arange(season.n_train), np.arange(season.n_train, season.n_known)
+    known, open_ = np.arange(season.n_train), drawn(season, seed)
     asked, head = 0, _Head(method.head)
     with one_thread():
         while True:
@@ -193,6 +197,19 @@ def replay(season: Season, method: Method, seed: int, rules: Rules) -> Iterator[
             head.look_again(scaled, known, open_, seed_from(str(seed), "calibration"))
             known, open_ = np.concatenate([known, rows]), open_[~np.isin(open_, rows)]
             asked += len(rows)
+
+
+def drawn(season: Season, seed: int) -> IntArray:
+    """Return the rows that may be asked for in the replay of a seed, ascending; at least one."""
+    rows = np.arange(season.n_train, season.n_known)
+    return np.sort(
+        in_random_order(season, rows, seed_from(str(seed), "pool"))[: max(1, round(DRAWN_SHARE * len(rows)))]
+    )
+
+
+def in_random_order(season: Season, rows: IntArray, seed: int) -> IntArray:
+    """Return rows in an order that is a matter of their images and the seed alone."""
+    return rows[np.argsort(key_priority(season.key_hashes[rows], seed), kind="stable")]
 
 
 class _Head:
@@ -225,8 +242,10 @@ def choose(pool: ReplayPool, method: Method, n: int, seed: int, rules: Rules) ->
     The program's own requests are composed as it composes them: a random share, few images of one sequence. The recipe of
     the reference program and the uniform draw, which others are compared with, are taken as they are.
     """
-    # The program asks before anything is embedded, unless it is told to wait.
+    # The program asks before anything is embedded, or once the first images are.
     has_embeddings = rules.first != "now" or len(pool.known) > 0
+    if not len(pool.known) and len(pool.open) > 2 * FIRST_ROWS:
+        pool = pool.only(np.isin(pool.open, in_random_order(pool.season, pool.open, seed)[:FIRST_ROWS]))
     name = usable_strategy(method.strategy, has_classifier=pool.fitted is not None, has_embeddings=has_embeddings)
     if method.is_recipe or method.strategy == UNIFORM:
         return strategies[name].query(pool, n, seed)
@@ -266,8 +285,7 @@ def _in_order(season: Season, rows: IntArray) -> IntArray:
 
 def _sample(season: Season, open_: IntArray) -> FloatArray:
     """Return the vectors of a sample of the rows without a label, which changes little from round to round."""
-    order = np.argsort(key_priority(season.key_hashes[open_], 0), kind="stable")[:SAMPLE_ROWS]
-    return np.ascontiguousarray(season.vectors[open_[order]])
+    return np.ascontiguousarray(season.vectors[in_random_order(season, open_, 0)[:SAMPLE_ROWS]])
 
 
 def measure(season: Season, known: IntArray, fitted: Fitted | None) -> dict[str, Any]:

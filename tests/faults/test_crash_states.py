@@ -22,8 +22,8 @@ from camera_trap_al.store.atomic import Operation
 
 pytestmark = pytest.mark.faults
 
-# At least so many different folders of each stage.
-LEAST = {0: 350, 1: 150, 2: 700, 3: 230, 4: 700}
+# At least so many different folders of each stage. A classifier of one layer is a small file, torn in few places.
+LEAST = {0: 350, 1: 100, 2: 500, 3: 200, 4: 400}
 PLAY_ON_EVERY = 25
 IN_PLACE = ("journal.jsonl", "catalog.sqlite")
 

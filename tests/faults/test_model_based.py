@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import kit
+import numpy as np
 import pytest
 import scenario
 from hypothesis import HealthCheck, seed, settings
@@ -31,6 +32,7 @@ from camera_trap_al import rounds, wishes
 from camera_trap_al.catalog import catalog
 from camera_trap_al.core.history import History
 from camera_trap_al.core.steps import JOBS
+from camera_trap_al.engine import Decoded
 from camera_trap_al.granting import Wish
 from camera_trap_al.loop import Loop, Rests
 from camera_trap_al.store import atomic
@@ -54,8 +56,9 @@ class Killed(BaseException):
 class Reads:
     """Stands in for the decoders: an image that is there can be read."""
 
-    def read(self, path: Path, **_: Any) -> None:
+    def read(self, path: Path, **_: Any) -> Decoded:
         Path(path).stat()
+        return Decoded(np.zeros((1, 1, 3), np.uint8), "")
 
 
 class Tally:
@@ -330,8 +333,10 @@ def scanned(tmp_path: Path, quick: None) -> Iterator[Path]:
         season = Season()
         season.at, season.tally = root / "at", Tally()
         kit.make_season(season.at, IMAGES, **options)
-        season.begin_anew()
-        season.work.close()
+        try:
+            season.begin_anew()
+        finally:
+            season.work.close()
         shutil.copytree(season.at, root / "template")
         yield root
 

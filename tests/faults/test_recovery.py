@@ -119,7 +119,7 @@ def fit_some(work: Work) -> None:
     save_classifier(classifier, hidden, reference=embeddings.scale(reference, vectors.scaler))
     learner_id = generations.identity(learner.folder)
     facts = {"kind": "checkpoint", "learner": learner.number, "learner_id": learner_id, "n_labels": len(rows)}
-    facts["fit"] = fit_digest(learner_id, work.history.classes, rows, species)
+    facts["fit"] = fit_digest(work, learner_id, rows, species)
     facts |= {"journal": work.journal.end, "classes": list(classifier.classes)}
     generations.commit(work.folder.checkpoints, number, facts)
 

@@ -10,7 +10,18 @@ import pytest
 from made_season import made_season
 
 from camera_trap_al.errors import UnknownNameError, UsageError
-from camera_trap_al.replay import RECIPE, Method, ReplayPool, Rules, choose, default_method, fit, methods_of, replay
+from camera_trap_al.replay import (
+    RECIPE,
+    Method,
+    ReplayPool,
+    Rules,
+    choose,
+    default_method,
+    drawn,
+    fit,
+    methods_of,
+    replay,
+)
 from camera_trap_al.replay_season import Season
 
 MARGIN, UNIFORM = Method("margin", "margin", "logistic"), Method("uniform", "uniform", "logistic")
@@ -27,8 +38,16 @@ def test_each_request_adds_its_images_until_the_budget_is_spent() -> None:
 
 
 def test_the_whole_pool_is_asked_for_where_the_budget_is_larger() -> None:
-    found = points(made_season(n_pool=25), budget=1000)
-    assert [point["asked"] for point in found] == [0, 10, 20, 25]
+    found = points(made_season(n_pool=30), budget=1000)
+    assert [point["asked"] for point in found] == [0, 10, 20, 24], "four fifths of the images"
+
+
+def test_each_seed_labels_other_images_and_each_method_the_same() -> None:
+    season = made_season(n_pool=50)
+    of_seed = [set(drawn(season, seed).tolist()) for seed in range(6)]
+    assert all(len(rows) == 40 and rows <= set(range(12, 62)) for rows in of_seed)
+    assert len({frozenset(rows) for rows in of_seed}) == 6
+    assert set.union(*of_seed) == set(range(12, 62))
 
 
 def test_the_same_seed_gives_the_same_points_and_another_one_others() -> None:
@@ -88,10 +107,10 @@ def test_the_reference_program_s_recipe_does_not_depend_on_how_embeddings_are_sc
     scaled = replace(season, vectors=(season.vectors * 8 + 32).astype(np.float32))
     ours = [(point["asked"], point["labels"]) for point in points(season, RECIPE, budget=20)]
     assert ours == [(point["asked"], point["labels"]) for point in points(scaled, RECIPE, budget=20)]
-    assert [
+    assert all(
         abs(a["accuracy"] - b["accuracy"]) <= 0.1
         for a, b in zip(points(season, RECIPE, budget=20), points(scaled, RECIPE, budget=20), strict=True)
-    ]
+    )
 
 
 def test_a_season_is_read_as_it_was_saved(tmp_path: Any) -> None:
