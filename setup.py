@@ -13,7 +13,7 @@ TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "myp
 
 setup(
     name="camera_trap_al",
-    version="0.4.0",
+    version="0.5.0",
     description="Asks for the few labels that teach it your camera-trap photographs, through Timelapse",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

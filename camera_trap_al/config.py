@@ -59,11 +59,13 @@ class QueryConfig:
     """What is asked for."""
 
     batch: int = option(100, "Images in one request.", low=1, alias="active_batch")
-    strategy: str = option("margin", "How images are chosen: see docs/strategies.md.", alias="active_learning_strategy")
+    strategy: str = option(
+        "uncertainty_herding", "How images are chosen: see docs/strategies.md.", alias="active_learning_strategy"
+    )
     first: str = option(
-        "now",
-        "Before there is a classifier. now: ask at once, for random images; embedded: ask once some images are embedded"
-        " (minutes), by the strategy if it can choose by that; wait: ask for nothing.",
+        "embedded",
+        "Before there is a classifier. embedded: ask once a thousand images are embedded (minutes), by the strategy if it"
+        " can choose by that, which saves labels; now: ask at once, for random images; wait: ask for nothing.",
         choices=("now", "embedded", "wait"),
     )
     min_answered: float = option(0.9, "Fraction of a request that must be answered before the next one.", low=0)

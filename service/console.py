@@ -50,7 +50,7 @@ CALLER = "use_checkpoints"
 # images in sub-folders are asked for.
 OF_A_NEW_FOLDER = {"labels.tool": "any", "selector.top_images": False}
 OF_EACH_CALL = {
-    **{"query.min_answered": 1.0, "query.per_sequence": 0, "query.random_share": 0.0},
+    **{"query.first": "now", "query.min_answered": 1.0, "query.per_sequence": 0, "query.random_share": 0.0},
     **{"train.min_labels": 1, "daemon.worker": "inline"},
 }
 THEIR_CHECKPOINT = ("data/data_loader.pt", "classifier/classifier.pkl", "classifier/active_learning_pools.json")

@@ -25,6 +25,7 @@ from camera_trap_al_service.timelapse_user import ImageSet
 HUES = {"red": 0.0, "green": 0.33, "blue": 0.66}
 QUICK = {
     "query.batch": 9,
+    "query.first": "now",
     "embedding.arch": "tiny",
     "embedding.feat_dim": 8,
     "labels.settle_s": 0.0,

@@ -96,7 +96,7 @@ def test_labels_of_one_class_only_ask_on_and_say_what_is_missing(new_season: Cal
 
 
 def test_two_labels_of_two_classes_are_a_classifier(new_season: Callable[..., Season]) -> None:
-    season = new_season(query__batch=2, **FROZEN)
+    season = new_season(query__batch=2, query__strategy="margin", **FROZEN)
     season.turn()
     embed(season)
     one, two = season.asked()

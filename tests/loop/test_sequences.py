@@ -98,7 +98,15 @@ def test_a_request_holds_one_image_of_each_burst_and_more_only_when_there_is_no_
 @pytest.mark.slow
 def test_without_a_cap_the_strategy_has_its_way(tmp_path: Path) -> None:
     requests = play(
-        season(tmp_path, twelve_bursts(), query__batch=12, query__per_sequence=0, query__random_share=0.0), 3
+        season(
+            tmp_path,
+            twelve_bursts(),
+            query__batch=12,
+            query__strategy="margin",
+            query__per_sequence=0,
+            query__random_share=0.0,
+        ),
+        3,
     )
     counts = [max(Counter(map(burst_of, request.keys)).values()) for request in requests]
     assert max(counts) > 1 and [request.strategy for request in requests][1:] == ["margin"] * 2
