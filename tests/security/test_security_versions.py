@@ -77,9 +77,9 @@ def test_what_a_newer_version_wrote_is_refused_and_left_as_it_is(
 
 def test_an_option_of_a_newer_version_is_refused_by_name(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = work / "config.toml"
-    config.write_text(config.read_text(encoding="utf-8") + "\n[sequences]\ngap_s = 5\n", encoding="utf-8")
+    config.write_text(config.read_text(encoding="utf-8") + "\n[individuals]\nleast = 5\n", encoding="utf-8")
     assert main(["next", str(work)]) == EXIT_USAGE
-    assert "sequences.gap_s" in capsys.readouterr().err
+    assert "individuals.least" in capsys.readouterr().err
 
 
 def test_a_wish_of_a_newer_version_is_answered(work: Path) -> None:
