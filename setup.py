@@ -33,6 +33,7 @@ setup(
         "torch>=2.6",
         "torchvision>=0.21",
         "scikit-learn>=1.5",
+        "scipy>=1.11",
         "pandas>=2.0",
         "safetensors>=0.4.3",
         "onnx>=1.21",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -71,8 +73,9 @@ def spread_labels(vectors: FloatArray, targets: IntArray, n_classes: int) -> tup
     # A class of many labels gives more than one of few, but less than in proportion.
     given[np.arange(n), targets] = np.sqrt(class_weights(targets, n_classes))
     belief = given
+    graph = _graph(places, edges)
     for _ in range(ROUNDS):
-        belief = given + np.float32(SPREAD) * _from_neighbours(belief, places, edges)
+        belief = given + np.float32(SPREAD) * (graph @ belief)
     belief = belief[n:]
     total = belief.sum(axis=1, keepdims=True)
     reached = total[:, 0] > np.finfo(np.float32).tiny
@@ -114,14 +117,10 @@ def nearest_neighbours(directions: FloatArray, k: int) -> tuple[npt.NDArray[np.i
     return places, edges
 
 
-def _from_neighbours(belief: FloatArray, places: npt.NDArray[np.int64], edges: FloatArray) -> FloatArray:
-    """Return what each row is given along its edges, which lead both ways."""
+def _graph(places: npt.NDArray[np.int64], edges: FloatArray) -> Any:
+    """Return the (n, n) sparse matrix that gives each row what its edges, which lead both ways, bring it."""
+    from scipy.sparse import csr_matrix  # slow to import, and not needed before there is something to fit
+
     n, k = places.shape
-    given = np.zeros_like(belief)
-    for j in range(k):
-        given += edges[:, j, None] * belief[places[:, j]]
-    ends = places.ravel()
-    sources, weights = np.repeat(np.arange(n), k), edges.ravel()
-    for c in range(belief.shape[1]):
-        given[:, c] += np.bincount(ends, weights=weights * belief[sources, c], minlength=n).astype(np.float32)
-    return given
+    one_way = csr_matrix((edges.ravel(), (np.repeat(np.arange(n), k), places.ravel())), shape=(n, n))
+    return (one_way + one_way.T).tocsr()
