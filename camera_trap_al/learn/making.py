@@ -19,8 +19,8 @@ from torch import nn
 
 from camera_trap_al.core.records import Item
 from camera_trap_al.errors import DivergedError, ModelError
-from camera_trap_al.learn.backbones import build_network
-from camera_trap_al.learn.data import Reader, map_ahead, mean_std, read_item, read_or_say_why
+from camera_trap_al.learn.backbones import backbone_of, build_network
+from camera_trap_al.learn.data import READ_AHEAD, Reader, map_ahead, mean_std, read_item, read_or_say_why
 from camera_trap_al.learn.device import derived_seed, seeded
 from camera_trap_al.learn.engines import by_onnxruntime, by_torch, choose_precision
 from camera_trap_al.learn.losses import losses
@@ -40,6 +40,7 @@ from camera_trap_al.learn.model_folder import (
     write_model,
 )
 from camera_trap_al.learn.pace import BF16, FLOAT32
+from camera_trap_al.learn.projection import project
 from camera_trap_al.learn.raw_onnx import ImagesToEmbedding, to_onnx
 from camera_trap_al.learn.settings import ModelSettings, Progress, Tick, no_tick
 from camera_trap_al.learn.weights import find_weights, load_start_weights
@@ -48,6 +49,7 @@ from camera_trap_al.store.atomic import discard_file
 REFERENCES = 16
 CALIBRATION_IMAGES = 64
 CALIBRATION_BATCH = 32
+PROJECTION_IMAGES = 512
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ def start_model(
 
     Mean and standard deviation are measured here. A network that starts at random gets its batch-norm statistics
     from a few images: with torch's own (mean 0, variance 1) embeddings may be as small as 1e-9 (mobilenet_v2), which
-    half precision cannot hold.
+    half precision cannot hold. One that is pretrained gets the start of its last layer from some: see `project`.
 
     Parameters
     ----------
@@ -92,10 +94,17 @@ def start_model(
     log.info("The embedding model starts from %s", text)
     mean, std = mean_std(items, seed=seed, read=read, tick=tick)
     facts = ModelFacts(settings, tuple(classes), tuple(mean.tolist()), tuple(std.tolist()), text)
+    whole = ImagesToEmbedding(network, facts.mean, facts.std)
+    chosen = [items[i] for i in np.random.default_rng([0xCA1B, seed]).permutation(len(items))]
     if plan.kind == "none":
-        chosen = np.random.default_rng([0xCA1B, seed]).permutation(len(items))
-        images = _read_first([items[i] for i in chosen], CALIBRATION_IMAGES, read)
-        _calibrate(ImagesToEmbedding(network, facts.mean, facts.std), images)
+        _calibrate(whole, _read_first(chosen, CALIBRATION_IMAGES, read))
+    else:
+        images = _read_first(chosen, PROJECTION_IMAGES, read, tick)
+        layer = network.get_submodule(backbone_of(settings.arch).head)
+        if project(
+            whole, layer, images, derived_seed(seed, 3), lambda done: tick(Progress("measuring", done, len(images)))
+        ):
+            log.info("Its last layer starts from how the features of %d images differ", len(images))
     with seeded(derived_seed(seed, 2)):
         head = losses[settings.loss].head(settings.feat_dim, len(classes))
     write_draft(folder, Draft(facts, network, head, seed))
@@ -163,11 +172,12 @@ def _precision(draft: Draft, onnx: bytes, images: np.ndarray, embeddings: np.nda
     return choose_precision(in_float32, in_bf16, device, images, embeddings)
 
 
-def _read_first(items: Sequence[Item], n: int, read: Reader) -> np.ndarray:
+def _read_first(items: Sequence[Item], n: int, read: Reader, tick: Tick = no_tick) -> np.ndarray:
     """Return the pixels of the first n items that can be read, (m, 256, 256, 3) with 1 <= m <= n."""
     found: list[np.ndarray] = []
-    with closing(map_ahead(lambda item: read_or_say_why(item, read), items, ahead=n)) as results:
+    with closing(map_ahead(lambda item: read_or_say_why(item, read), items, ahead=min(n, READ_AHEAD))) as results:
         for pixels in results:
+            tick(Progress("measuring", len(found), n))
             if not isinstance(pixels, tuple):
                 found.append(pixels)
             if len(found) == n:
