@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from camera_trap_al.calibrating import pool_sample
+from camera_trap_al.calibrating import USE_UNLABELLED, fit_rows, pool_sample, read_finite
 from camera_trap_al.core.estimates import (
     FEWEST_JUDGED,
     Accuracy,
@@ -21,19 +21,23 @@ from camera_trap_al.core.estimates import (
     estimate_accuracy,
     random_shares,
 )
-from camera_trap_al.core.gains import NEXT_LABELS, Gain, expected_gain
+from camera_trap_al.core.gains import EARLIER, NEXT_LABELS, Gain, expected_gain, less_right
 from camera_trap_al.core.steps import Facts
 from camera_trap_al.core.unseen import Unseen, estimate_unseen
+from camera_trap_al.giving_way import give_way
 from camera_trap_al.layout import WorkFolder
-from camera_trap_al.learn.classifier import load_classifier
+from camera_trap_al.learn.classifier import Classifier, fit_classifier, load_classifier
 from camera_trap_al.learn.evaluate import write_learning_curve
-from camera_trap_al.store import atomic
+from camera_trap_al.store import atomic, generations
 from camera_trap_al.store.json_files import read_object
+from camera_trap_al.store.shards import FloatArray
 from camera_trap_al.work import Work
 
 FORMAT = 1
 # Estimates that are kept, those of the most labels; a season has some dozens, and each turn of the loop reads the file.
 MOST_KEPT = 200
+# Of more labels, what more would bring is not estimated: fitting again takes too long, and it is little.
+MOST_LABELS = 5_000
 log = logging.getLogger(__name__)
 
 
@@ -41,6 +45,7 @@ def estimate(work: Work, facts: Facts) -> None:
     """Estimate what the newest checkpoint is worth on images without a label. Commits: `estimates.json`.
 
     Draws the learning curve where there is an estimate, unless the next step measures the checkpoint and draws it too.
+    Between two fits it raises `GaveWay` and `StopRequested`, as `give_way` says.
     """
     checkpoint = work.checkpoint()
     assert checkpoint is not None
@@ -52,10 +57,7 @@ def estimate(work: Work, facts: Facts) -> None:
     shares = random_shares(history, max(0, n_labels - len(history.labels)))
     n_judged = sum(len(share.is_right) for share in shares)
     accuracy = estimate_accuracy(shares, sure, n_pool)
-    mean = float(sure.mean()) if len(sure) else None
-    means = {noted["labels"]: noted["mean_confidence"] for noted in before if noted["mean_confidence"] is not None}
-    means |= {n_labels: mean} if mean is not None else {}
-    gain = expected_gain(shares, n_labels, accuracy, means) if accuracy else None
+    gain = expected_gain(n_labels, accuracy, _lost(work, checkpoint, classifier, vectors)) if accuracy else None
     drawn, elsewhere = drawn_species(history)
     folders = {*work.catalog.folder_classes(), *work.config.classes.names, work.config.classes.empty}
     unseen = estimate_unseen(drawn, elsewhere | folders)
@@ -63,7 +65,6 @@ def estimate(work: Work, facts: Facts) -> None:
         "labels": n_labels,
         "checkpoint": checkpoint.number,
         "unlabelled": n_pool,
-        "mean_confidence": mean,
         "n_judged": n_judged,
         "accuracy": _json(accuracy),
         "gain": _json(gain),
@@ -81,6 +82,34 @@ def estimate(work: Work, facts: Facts) -> None:
         log.info("advice: %s", text)
     if accuracy and not facts.validated:
         write_learning_curve(work.folder.test_results, kept)
+
+
+def _lost(
+    work: Work, checkpoint: generations.Generation, classifier: Classifier, sample: FloatArray
+) -> dict[int, float]:
+    """Return, by number of labels, how much less a classifier of only the first of them gets right.
+
+    Both guess on a sample of the images without a label. Of very many labels nothing is looked at: that would take long.
+    """
+    learner, tick = checkpoint.manifest["learner"], give_way(work)
+    rows, species = fit_rows(work, learner)
+    if len(rows) > MOST_LABELS or not len(sample):
+        return {}
+    given = [work.history.labels.get(key) for key in work.catalog.keys_of(rows)]
+    # Labels of the training folder were there first.
+    order = np.argsort([label.seq if label else 0 for label in given], kind="stable")
+    known, names = read_finite(work, learner, rows[order]), [species[i] for i in order.tolist()]
+    unlabelled = sample if classifier.head in USE_UNLABELLED else None
+    proba = classifier.predict_proba(sample)
+    lost = {}
+    for n in sorted({int(share * len(rows)) for share in EARLIER}):
+        tick()
+        if len(set(names[:n])) < 2 or not set(names[:n]) <= set(classifier.classes):
+            continue
+        earlier = fit_classifier(known[:n], names[:n], work.seed("earlier", n), classifier.head, unlabelled=unlabelled)
+        columns = np.array([classifier.classes.index(name) for name in earlier.classes])
+        lost[n] = less_right(proba, columns[earlier.predict_proba(sample).argmax(axis=1)])
+    return lost
 
 
 def read_advice(folder: WorkFolder) -> dict[str, Any]:
@@ -169,5 +198,5 @@ def _json(record: Accuracy | Gain | Unseen | None) -> dict[str, Any] | None:
 
 def _is_whole(noted: Mapping[str, Any]) -> bool:
     accuracy = noted["accuracy"] or {"value": 0.0, "low": 0.0, "high": 0.0}
-    fractions = [accuracy["value"], accuracy["low"], accuracy["high"], noted["mean_confidence"] or 0.0]
+    fractions = [accuracy["value"], accuracy["low"], accuracy["high"]]
     return all(isinstance(value, float | int) and 0 <= value <= 1 for value in fractions)

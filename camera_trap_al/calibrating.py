@@ -13,12 +13,13 @@ import numpy as np
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.core.durations import in_time
-from camera_trap_al.core.seeds import key_hash
-from camera_trap_al.errors import ModelError, StopRequested
-from camera_trap_al.learn.calibration import HIGHEST, LOWEST, Calibration
+from camera_trap_al.errors import ModelError
+from camera_trap_al.giving_way import give_way
+from camera_trap_al.learn.calibration import HIGHEST, LOWEST, Calibration, looked_at
 from camera_trap_al.learn.calibration import calibrate as cross_validate
 from camera_trap_al.learn.heads import AUTO, heads
-from camera_trap_al.store import atomic, generations
+from camera_trap_al.sequences import sequences_of
+from camera_trap_al.store import atomic, embeddings, generations
 from camera_trap_al.store.json_files import read_object
 from camera_trap_al.store.shards import FloatArray, RowArray
 from camera_trap_al.work import Work
@@ -37,28 +38,28 @@ log = logging.getLogger(__name__)
 def calibrate(work: Work) -> None:
     """Choose the head and its temperature for the next fit. Commits: `calibration.json`.
 
-    By cross-validation on the labels; images of one folder are left out together. Classes of a training folder are no
-    sites, so its images count each for itself. Raises `StopRequested` between two fits.
+    By cross-validation on the labels; images of one folder are left out together, of one sequence where that leaves too
+    little to learn from. Classes of a training folder are no sites, so its images count each for itself. Between two fits
+    it raises `GaveWay` and `StopRequested`, as `give_way` says.
     """
     checkpoint = work.checkpoint()
     assert checkpoint is not None
-    learner, started = checkpoint.manifest["learner"], time.monotonic()
+    learner, started, tick = checkpoint.manifest["learner"], time.monotonic(), give_way(work)
+    seed = work.seed("calibration", learner)
     rows, species = fit_rows(work, learner)
+    places = looked_at(len(rows), seed)
+    rows, species = rows[places], [species[i] for i in places.tolist()]
     choice, before = work.config.classifier.head, head_to_use(work)[0]
     names = COMPARED if choice == AUTO else (choice,)
-
-    def tick() -> None:
-        if work.stop.is_set():
-            raise StopRequested
 
     found = Calibration(names[0], 1.0, {}, 0, "group")
     if len(set(species)) >= 2:
         found = cross_validate(
             read_finite(work, learner, rows),
             species,
-            groups_of(work.catalog, rows),
+            sequences_of(work).groups(rows),
             names,
-            work.seed("calibration", learner),
+            seed,
             unlabelled=unlabelled_sample(work, learner, *names),
             tick=tick,
         )
@@ -119,16 +120,23 @@ def pool_sample(work: Work, learner: int) -> tuple[FloatArray, int]:
 
 
 def read_finite(work: Work, learner: int, rows: RowArray) -> FloatArray:
+    """Return the (n, d) scaled vectors of rows, as `read_numbers` does."""
+    return read_numbers(work.vectors(learner), rows, work.catalog)
+
+
+def read_numbers(vectors: embeddings.Vectors, rows: RowArray, catalog: Catalog) -> FloatArray:
     """Return the (n, d) scaled vectors of rows. Raises `ModelError`, naming the image, where one holds no number."""
-    vectors = work.vectors(learner).read(rows)
-    good = np.isfinite(vectors).all(axis=1)
+    found = vectors.read(rows)
+    good = np.isfinite(found).all(axis=1)
     if not good.all():
-        (item,) = work.catalog.items([int(rows[~good][0])], {TRAIN: TRAIN, VALIDATION: VALIDATION, POOL: POOL})
+        (item,) = catalog.items([int(rows[~good][0])], {TRAIN: TRAIN, VALIDATION: VALIDATION, POOL: POOL})
+        n_others = int((~good).sum()) - 1
+        others = f" So do those of {n_others} others." if n_others else ""
         raise ModelError(
-            f"The embedding of {item.path} holds something that is no number, as do those of {int((~good).sum()) - 1} others.",
-            hint=f"Set {work.vectors(learner).folder} aside, so that all images are embedded again.",
+            f"The embedding of {item.path} holds something that is no number.{others}",
+            hint=f"Set {vectors.folder} aside, so that all images are embedded again.",
         )
-    return vectors
+    return found
 
 
 def fit_rows(work: Work, learner: int) -> tuple[RowArray, list[str]]:
@@ -142,14 +150,8 @@ def fit_rows(work: Work, learner: int) -> tuple[RowArray, list[str]]:
 def fit_digest(work: Work, learner_id: str, rows: RowArray, species: list[str]) -> str:
     """Return what a classifier is made from, as a short text."""
     facts = [learner_id, work.config.classifier.head, work.history.classes, rows.tolist(), species]
+    facts += [vars(work.config.sequences)] if work.config.sequences.propagate else []
     return hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode("utf-8")).hexdigest()[:32]
-
-
-def groups_of(catalog: Catalog, rows: RowArray) -> list[int]:
-    """Return a number for each row, alike for images of one folder of the pool."""
-    items = catalog.items(rows.tolist(), {TRAIN: TRAIN, VALIDATION: VALIDATION, POOL: POOL})
-    paths = [item.path.replace("\\", "/") for item in items]
-    return [key_hash(path if path.startswith(TRAIN) else path.rpartition("/")[0]) for path in paths]
 
 
 def _due_facts(work: Work, checkpoint: generations.Generation) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Replays:
                 full.setdefault(plan.method.head, []).extend(found)
             elif found:
                 points.setdefault(plan.method.name, {})[plan.seed] = found
-        methods = dict.fromkeys(plan.method for plan in plans if plan.method.name in points)
+        methods = dict.fromkeys(plan.method for plan in plans if plan.method.name in points and not plan.is_full)
         return cls(tuple(methods), points, full, default)
 
     def curves(self, method: str, score: str) -> tuple[FloatArray, FloatArray]:

@@ -16,6 +16,7 @@ class SequencesConfig:
         "Seconds: images of one folder that were taken less than this apart, one after the other, are one sequence."
         " Without capture times, names that count up. 0: each image is by itself.",
         low=0,
+        high=86_400,
     )
     propagate: bool = option(
         False,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from camera_trap_al.calibrating import groups_of
 from camera_trap_al.catalog.found import VALIDATION
 from camera_trap_al.core.durations import in_time
 from camera_trap_al.errors import ModelError
@@ -21,6 +20,7 @@ from camera_trap_al.learn.calibration import FOLDS
 from camera_trap_al.learn.classifier import fit_classifier
 from camera_trap_al.learn.settings import SAVED, Progress
 from camera_trap_al.learn.worth import compare_embeddings
+from camera_trap_al.sequences import sequences_in
 from camera_trap_al.space import require_space, require_space_for_next
 from camera_trap_al.store import atomic, embeddings, generations, shards
 from camera_trap_al.store.embeddings import RowArray, Vectors
@@ -158,7 +158,8 @@ def _worth(
         job.tick(Progress("comparing", done, max(done, 2 * FOLDS)))
 
     vectors = candidate.read(rows), now.read(rows)
-    worth = compare_embeddings(*vectors, species, groups_of(job.catalog, rows), head, job.seed(0), tick=tick)
+    groups = sequences_in(job.catalog, job.config.sequences.gap_s).groups(rows)
+    worth = compare_embeddings(*vectors, species, groups, head, job.seed(0), tick=tick)
     if worth is None:
         return None
     log.info("what the labels say of the last training: %s", worth)

@@ -173,16 +173,26 @@ def capture_time(image: Image.Image) -> int:
     try:
         exif = image.getexif()
         details = exif.get_ifd(EXIF_IFD)
-        found = EXIF_TIME_FORM.match(str(details.get(EXIF_TIME_ORIGINAL) or exif.get(EXIF_TIME) or "").strip())
-        if found is None:
-            return NO_TIME
         fraction = re.sub("[^0-9].*", "", str(details.get(EXIF_SUBSECONDS) or ""))
-        year, month, day, hour, minute, second = map(int, found.groups())
-        seconds = datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc).timestamp()
-        return max(round(seconds) * 1000 + int(fraction[:3].ljust(3, "0")), NO_TIME)
+        for said in (details.get(EXIF_TIME_ORIGINAL), exif.get(EXIF_TIME)):
+            if (seconds := _seconds_of(str(said).strip())) >= 0:
+                return seconds * 1000 + int(fraction[:3].ljust(3, "0"))
+        return NO_TIME
     # Broken metadata again: a time is a help, never a condition.
     except Exception:
         return NO_TIME
+
+
+def _seconds_of(said: str) -> int:
+    """Return a time of EXIF in seconds since 1970, -1 where it is none, such as the zeros of a clock that was never set."""
+    found = EXIF_TIME_FORM.match(said)
+    if found is None:
+        return -1
+    year, month, day, hour, minute, second = map(int, found.groups())
+    try:
+        return round(datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc).timestamp())
+    except ValueError:
+        return -1
 
 
 def read_capture_time(path: Path | str) -> int:

@@ -18,6 +18,7 @@ from camera_trap_al.circles import JOB_REPEATS, STEP_REPEATS, Circles
 from camera_trap_al.core.steps import TRUTH_STEPS, Facts, Step, next_step
 from camera_trap_al.errors import CameraTrapAlError, DurableWriteError, JournalDamagedError, StopRequested, in_words
 from camera_trap_al.facts import read_facts
+from camera_trap_al.giving_way import GaveWay
 from camera_trap_al.work import Work
 from camera_trap_al.worker import Worker
 
@@ -196,6 +197,8 @@ class Loop:
                 STEPS[step.name](self.work, facts, step.subject)
         except (DurableWriteError, JournalDamagedError):
             raise
+        except GaveWay:
+            log.debug("%s gave way to what came in", name.lower())
         except Exception as error:
             if isinstance(error, SQLAlchemyError) and step.name in TRUTH_STEPS:
                 text = f"The catalogue {self.work.folder.catalog} cannot be written: {error.__cause__ or error}."

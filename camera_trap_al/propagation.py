@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from camera_trap_al.work import Work
 
 AGAINST = 0.5
 """A model disagrees strongly when it gives another class more than all others together."""
+log = logging.getLogger(__name__)
 
 
 def propagated(work: Work, learner: int, rows: RowArray, species: Sequence[str]) -> tuple[RowArray, list[str]]:
@@ -57,4 +59,5 @@ def propagated(work: Work, learner: int, rows: RowArray, species: Sequence[str])
             here = slice(start, start + SHARD_ROWS)
             proba = classifier.predict_proba(vectors.read(chosen[here]))
             agrees[here] = (proba.argmax(axis=1) == wanted[here]) | (proba.max(axis=1) <= AGAINST)
+    log.info("sequences: %d more images are learned from, by a label of their sequence", np.count_nonzero(agrees))
     return chosen[agrees], [classes[code] for code in labels[agrees].tolist()]

@@ -123,8 +123,10 @@ def make_all(
                 hint="The same command goes on with those that are missing; --processes 1 needs least.",
             ) from error
         except BaseException:
+            # A shutdown lets go of its processes, and each would end its replay first, which takes minutes.
+            children = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
+            for process in children:
                 process.terminate()
             raise
 

@@ -26,7 +26,7 @@ from camera_trap_al.pool import WorkPool
 from camera_trap_al.reading import decode_limits
 from camera_trap_al.sequences import Crowd, compose_request, in_turns
 from camera_trap_al.store import generations
-from camera_trap_al.strategies import usable_strategy
+from camera_trap_al.strategies import check_numbers, usable_strategy
 from camera_trap_al.work import Work, image_folders, is_online
 
 LOOK_S = 5.0
@@ -69,14 +69,15 @@ def query(work: Work, facts: Facts) -> None:
     without a request and is due again, so that labels are taken in meanwhile.
     """
     seed = work.seed("request", work.journal.end)
-    n = int(min(work.config.query.batch, facts.budget))
     checkpoint = work.checkpoint()
     pool = askable_pool(work, checkpoint)
+    n = int(min(work.config.query.batch, facts.budget, len(pool.rows)))
     wanted = work.config.query.strategy
     name = usable_strategy(wanted, has_classifier=checkpoint is not None, has_embeddings=pool.vectors is not None)
     try:
         with one_thread():
             rows, n_drawn = compose_request(work, pool, name, n, seed) if facts.learner else _readable(work, pool, n)
+        predictions = [] if rows is None else _predict(pool, rows)
     except NotANumberError as error:
         (key,) = work.catalog.keys_of([error.row])
         raise NotANumberError(error.row, "/".join(filter(None, key))) from error
@@ -85,7 +86,6 @@ def query(work: Work, facts: Facts) -> None:
     if len(rows) == 0:
         raise ImagesOfflineError("None of the images that are left can be read now.")
     keys = work.catalog.keys_of(rows)
-    predictions = _predict(pool, rows)
     number = work.history.newest_round() + 1
     work.append(
         "request",
@@ -137,6 +137,7 @@ def _predict(pool: WorkPool, rows: npt.NDArray[np.int64]) -> list[Prediction]:
     if pool.vectors is None or pool.classifier is None:
         return []
     proba = pool.classifier.predict_proba(pool.vectors.read(rows))
+    check_numbers(rows, proba)
     return [
         Prediction(pool.classifier.classes[i], float(row[i]))
         for row, i in zip(proba, proba.argmax(axis=1), strict=True)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camera_trap_al.catalog.captures import TAKEN
+from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.core.composition import Askable, compose, n_random
 from camera_trap_al.core.grouping import NO_TIME, Mask, Names, rank_within, sequence_numbers
 from camera_trap_al.pool import WorkPool
@@ -52,17 +53,26 @@ class Sequences:
         by_itself = int(self.numbers.max()) + 1 + np.arange(len(rows))
         return np.where(there, self.numbers[places], by_itself), np.where(there, self.names.folders[places], 0)
 
+    def groups(self, rows: RowArray) -> RowArray:
+        """Return (n, 2) numbers of what belongs together: by folder, by sequence. Other images than these are by themselves."""
+        sequences, folders = self.of(rows)
+        by_itself = int(folders.max(initial=0)) + 1 + np.arange(len(rows))
+        return np.stack([np.where(self.places(rows)[1], folders, by_itself), sequences], axis=1)
+
+
+def sequences_in(catalog: Catalog, gap_s: float, names: Names | None = None) -> Sequences:
+    """Return the sequences of all images to label, by what a catalogue knows of them; `names` are its `names()`."""
+    names = catalog.names() if names is None else names
+    times = catalog.times(names.rows)
+    return Sequences(names, times, *sequence_numbers(names, times, gap_s=gap_s))
+
 
 def sequences_of(work: Work) -> Sequences:
     """Return the sequences of all images to label, by what is known of them now."""
     version, gap_s = work.catalog.fact("pool_version", 0), work.config.sequences.gap_s
     names = work.cached("names", version, work.catalog.names)
-
-    def group() -> Sequences:
-        times = work.catalog.times(names.rows)
-        return Sequences(names, times, *sequence_numbers(names, times, gap_s=gap_s))
-
-    return work.cached("sequences", (version, work.catalog.fact(TAKEN, 0), gap_s), group)
+    stamp = (version, work.catalog.fact(TAKEN, 0), gap_s)
+    return work.cached("sequences", stamp, lambda: sequences_in(work.catalog, gap_s, names))
 
 
 def compose_request(work: Work, pool: WorkPool, name: str, n: int, seed: int) -> tuple[RowArray, int]:
@@ -92,7 +102,7 @@ def in_turns(work: Work, rows: RowArray) -> RowArray:
     cap = work.config.query.per_sequence
     if not cap:
         return rows
-    return rows[np.argsort(rank_within(sequences_of(work).of(rows)[0]) // cap, kind="stable")]
+    return rows[np.argsort(rank_within(sequences_of(work).of(rows)[0]) // min(cap, len(rows) + 1), kind="stable")]
 
 
 class Crowd:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from camera_trap_al.calibrating import read_numbers
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.config import Config
 from camera_trap_al.config_file import read_work_config
-from camera_trap_al.core.grouping import sequence_numbers
 from camera_trap_al.core.history import History
-from camera_trap_al.core.matching import shown
+from camera_trap_al.core.matching import folded, shown
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.seeds import seed_from
 from camera_trap_al.core.suspects import find_suspects
@@ -20,16 +20,19 @@ from camera_trap_al.errors import UsageError, WorkFolderError
 from camera_trap_al.labels.lines import SelectorLines
 from camera_trap_al.labels.timelapse import write_selector
 from camera_trap_al.layout import WorkFolder
-from camera_trap_al.learn.calibration import FEWEST_ROWS, LeftOut, predict_left_out
-from camera_trap_al.learn.heads.dense import FloatArray, one_thread
-from camera_trap_al.sequences import RowArray, Sequences
+from camera_trap_al.learn.calibration import FEWEST_ROWS, predict_left_out
+from camera_trap_al.learn.heads.dense import one_thread
+from camera_trap_al.sequences import sequences_in
 from camera_trap_al.store import atomic, embeddings, generations
 from camera_trap_al.store.journal import read_journal
 from camera_trap_al.work import image_folders
 
 TOP = 50
-# Its one regularised layer learns no single mistake by heart, whichever head the program uses.
+# Its one regularised layer, in which images weigh alike, learns no single mistake by heart. Were it classes, mistakes would
+# weigh most where they are most of a rare class.
 HEAD = "logistic"
+# What a class for no animal is called where `classes.empty` does not say.
+EMPTY_NAMES = frozenset({"empty", "blank", "nothing", "none", "no animal"})
 NAME_COLUMNS, PATH_COLUMNS = 20, 44
 
 
@@ -114,12 +117,12 @@ def find_worst(folder: WorkFolder, config: Config, history: History, catalog: Ca
             f"There are {len(rows)} labels of {len(set(species))} classes, too few to compare.",
             hint=f"It takes {FEWEST_ROWS} labels of two classes.",
         )
-    names = catalog.names()
-    times = catalog.times(names.rows)
-    sequences = Sequences(names, times, *sequence_numbers(names, times, gap_s=config.sequences.gap_s))
+    sequences = sequences_in(catalog, config.sequences.gap_s)
     seed = seed_from(str(config.daemon.seed) if config.daemon.seed else history.identity, "audit")
+    known = read_numbers(vectors, rows, catalog)
     with one_thread():
-        left = _left_out(vectors.read(rows), species, rows, sequences, seed)
+        # Not by folder: other images of a site are the best witnesses of a slip, and those of one burst no witnesses.
+        left = predict_left_out(known, species, sequences.of(rows)[0], HEAD, seed, balanced=False)
     judged = np.flatnonzero(left.judged)
     suspects = find_suspects(left.proba[judged], left.targets[judged])
     worst = judged[suspects.rows[:top]]
@@ -128,7 +131,7 @@ def find_worst(folder: WorkFolder, config: Config, history: History, catalog: Ca
     listed = []
     for n, (place, key) in enumerate(zip(worst.tolist(), keys, strict=True)):
         looks_like = left.classes[int(suspects.looks_like[n])]
-        looks_empty = bool(config.classes.empty) and looks_like == config.classes.empty
+        looks_empty = is_empty_class(looks_like, config.classes.empty)
         probability, was_asked = float(suspects.probability[n]), key in history.requested
         own = key if is_pool[n] else None
         listed.append(Suspect(key.path, own, species[place], looks_like, probability, looks_empty, was_asked))
@@ -136,22 +139,14 @@ def find_worst(folder: WorkFolder, config: Config, history: History, catalog: Ca
     return Audit(tuple(listed), len(rows), len(judged), len(suspects.rows), n_likely, left.by)
 
 
-def _left_out(vectors: FloatArray, species: list[str], rows: RowArray, sequences: Sequences, seed: int) -> LeftOut:
-    """Predict labels by folders left out together, by sequences where that leaves nothing to learn from, else by image."""
-    of_sequence, of_folder = sequences.of(rows)
-    # An image of the training folder is of no site: each by itself.
-    is_pool = sequences.places(rows)[1]
-    by_itself = int(of_folder.max(initial=0)) + 1 + np.arange(len(rows))
-    for groups in (np.where(is_pool, of_folder, by_itself), of_sequence):
-        left = predict_left_out(vectors, species, groups.tolist(), HEAD, seed)
-        if left.by == "group":
-            break
-    return left
+def is_empty_class(name: str, empty: str) -> bool:
+    """Return whether a class is that for no animal, which the option `classes.empty` names, or else its own name does."""
+    return name == empty if empty else folded(name).replace("_", " ") in EMPTY_NAMES
 
 
 def table(found: Audit) -> list[str]:
     """Return the worst labels as lines, those that look empty apart from those that look like another species."""
-    what = "left out folder by folder or burst by burst" if found.by == "group" else "left out a few at a time"
+    what = "left out burst by burst" if found.by == "group" else "left out a few at a time"
     lines = [
         f"{found.n_judged} of {found.n_labels} labels were compared with what is predicted without them ({what}):"
         f" {found.n_contradicted} are contradicted, {found.n_likely} of them so clearly that they are probably wrong."

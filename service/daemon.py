@@ -337,11 +337,12 @@ def describe(work: Work, facts: Facts, state: str) -> dict[str, Any]:
 def new_names(work: Work) -> list[dict[str, Any]]:
     """Return the names that were typed but are no class yet, the commonest first, and what else each may mean."""
     waiting = Counter(work.history.waiting.values()).most_common(MOST_NAMES)
+    known = (*work.history.classes, *work.config.labels.skip_words, *work.config.classes.reserved)
     return [
         {
             "name": name,
             "images": n,
-            "like": [other for other in work.history.classes if spelled_alike(name, other)][:3],
+            "like": [other for other in known if spelled_alike(name, other)][:3],
         }
         for name, n in waiting
     ]

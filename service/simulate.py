@@ -78,7 +78,7 @@ def simulate(
         raise UsageError(f"There is no truth file {truth}.", hint="Name a CSV file with the true label of each image.")
     config = settings(folders, options, out)
     work = make_or_check_work(out, config)
-    season, left_out = embedded_season(work, truth.absolute(), bars)
+    season, left_out = embedded_season(work, truth.absolute(), bars, config)
     season.check()
     for line in describe(season, left_out):
         say(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 from pathlib import Path
 
 from camera_trap_al_service.arguments import key_values, names, whole
@@ -44,5 +45,9 @@ def _simulate(options: argparse.Namespace) -> int:
     # As Ctrl-C does: the processes of the replays are ended too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     bars, given = Bars(), key_values(options.options)
-    say(*simulate(folders, options.truth, options.out, wanted, given, bars=bars, say=say))
+    try:
+        say(*simulate(folders, options.truth, options.out, wanted, given, bars=bars, say=say))
+    except KeyboardInterrupt:
+        say("Ended early: the same command goes on from here.", to=sys.stderr)
+        raise
     return 0

@@ -57,6 +57,7 @@ def test_any_text_survives_the_configuration_file(tmp_path_factory: pytest.TempP
         ({"output_dir": "x"}, "name the work folder"),
         ({"train.lr": float("nan")}, "must be at least 0"),
         ({"cache.px": 300}, "'cache.px' must be at most 256, not 300."),
+        ({"sequences.gap_s": 1e18}, "'sequences.gap_s' must be at most 86400"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_with_what_to_do(values: dict[str, object], words: str) -> None:

@@ -340,3 +340,6 @@ def test_a_time_that_is_none_is_no_time(tmp_path, text):
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9003] = text
     assert read_capture_time(saved(tmp_path / "a.jpg", left_red_right_blue(), exif=exif)) == -1
+    exif[0x0132] = "2027:01:01 00:00:00"
+    changed = saved(tmp_path / "b.jpg", left_red_right_blue(), exif=exif)
+    assert read_capture_time(changed) == 1_798_761_600_000, "the other time that is there"

@@ -16,6 +16,7 @@ TORCH_MODULES = {
     "device",
     "data",
     "making",
+    "projection",
     "training",
     "model_folder",
     "raw_onnx",

@@ -119,7 +119,8 @@ def estimate_accuracy(
 
     The mean confidence on these images, plus how far accuracy was above confidence in the random share of each request.
     That difference is followed through the requests as one that may drift: how far is weighed by what they show, so that
-    older requests count less where it moved and as much as others where it did not. The interval is Wilson's, for as many
+    older requests count less where it moved and as much as others where it did not; the first request, made before
+    probabilities are calibrated, counts less in any case. The interval is Wilson's, for as many
     images as would leave the same standard error, widened as Student's distribution says for few.
 
     Parameters
@@ -175,11 +176,12 @@ def _gap_now(shares: Sequence[Share]) -> tuple[float, float]:
     means, spreads, likelihoods = [], [], []
     for drift in DRIFTS:
         mean, variance, likelihood = 0.0, FIRST_GAP**2, 0.0
-        for gap, noise in zip(gaps.tolist(), variances.tolist(), strict=True):
+        for n, (gap, noise) in enumerate(zip(gaps.tolist(), variances.tolist(), strict=True)):
             total = variance + noise
             likelihood -= (math.log(total) + (gap - mean) ** 2 / total) / 2
             mean += variance / total * (gap - mean)
-            variance = variance * noise / total + drift**2
+            # The classifier of the first request knew too few labels to be calibrated by; later ones are.
+            variance = variance * noise / total + drift**2 + (FIRST_GAP**2 if n == 0 else 0)
         means.append(mean)
         spreads.append(variance)
         likelihoods.append(likelihood)

@@ -1,28 +1,29 @@
-"""What more labels would bring: a learning curve through the requests so far, and how far it is known."""
+"""What more labels would bring: a learning curve through what the labels so far brought, and how far it is known."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from camera_trap_al.core.estimates import Accuracy, FloatArray, Share
+from camera_trap_al.core.estimates import Accuracy, FloatArray
 
-FEWEST_JUDGED = 20
-FEWEST_SHARES = 3
-# From the first to the last request the labels must have grown so much that a curve can be told from a line.
-LEAST_GROWTH = 1.5
+# The shares of the labels, the first that were given, of which classifiers are fitted again to see what labels brought.
+EARLIER = (0.25, 0.5, 0.75)
+FEWEST_EARLIER = 2
 NEXT_LABELS = 100
 POINT = 0.01
 # Exponents that are thought of, and what is believed of them before: half of them lie between 0.25 and 0.64.
 EXPONENTS = np.geomspace(0.05, 2.0, 60)
 USUAL_EXPONENT, SPREAD_OF_EXPONENTS = 0.4, 0.7
 ERRORS = np.geomspace(0.002, 0.95, 120)
-# How far mean confidence strays from the curve, from one classifier to the next, beside what it is wrong by in all of them.
-WOBBLE = 0.05
-# A curve never says that all or nothing is right.
-SUREST = 0.995
+# How far what an earlier classifier got right less is from the curve.
+WOBBLE = 0.02
+# The intervals take what was seen for so much less than it seems: classifiers err alike, and no curve is a power law.
+CAUTION = 0.08
+LEAST_ERROR = 0.005
 
 
 @dataclass(frozen=True)
@@ -41,68 +42,56 @@ class Gain:
     labels_high: float
 
 
-def expected_gain(
-    shares: Sequence[Share],
-    n_labels: int,
-    accuracy: Accuracy,
-    mean_confidence: Mapping[int, float],
-) -> Gain | None:
+def expected_gain(n_labels: int, accuracy: Accuracy, lost: Mapping[int, float]) -> Gain | None:
     """Return what more labels would bring, or None where that cannot be said yet.
 
-    The error is taken to fall as a power of the number of labels: 1 - a n^-b is right. How well each a and b fit is the
-    binomial likelihood of what was right in each request's random share, with the newest estimate of the accuracy, and
-    with the shape of the mean confidences on all images without a label, which may be wrong by any one amount. The
-    medians over all a and b, so weighed, are returned.
+    The error is taken to fall as a power of the number of labels: 1 - a n^-b is right. How well each a and b fit is told
+    by the estimate of the accuracy, and by how much less classifiers of the first of the labels get right. The medians
+    over all a and b, so weighed, are returned.
 
     Parameters
     ----------
-    shares : as `random_shares` gives them
     n_labels : of the classifier as it is now
     accuracy : of that classifier
-    mean_confidence : of checkpoints, on the images that had no label when they were new; by `n_labels` of theirs
+    lost : by number of labels, less than `n_labels`: by how much the accuracy of a classifier of so many is below
 
-    Sources: power laws for learning curves, Cortes et al. 1994 (NIPS 6) and Hestness et al. 2017 (arXiv:1712.00409).
-    The prior of the exponent and `WOBBLE` are ours.
+    Sources: power laws for learning curves, Cortes et al. 1994 (NIPS 6) and Hestness et al. 2017 (arXiv:1712.00409). The
+    prior of the exponent, `WOBBLE` and `CAUTION` are ours.
     """
-    judged = sum(len(share.is_right) for share in shares)
-    if judged < FEWEST_JUDGED or len(shares) < FEWEST_SHARES:
-        return None
-    first = min(share.n_labels for share in shares)
-    if first < 1 or n_labels < LEAST_GROWTH * first:
+    if len(lost) < FEWEST_EARLIER:
         return None
     error, exponent = (grid.ravel() for grid in np.meshgrid(ERRORS, EXPONENTS, indexing="ij"))
     fit = -((np.log(exponent / USUAL_EXPONENT) / SPREAD_OF_EXPONENTS) ** 2) / 2
-    fit -= ((1 - error - accuracy.value) / accuracy.error) ** 2 / 2
-    for share in shares:
-        right = _right(error, exponent, share.n_labels / n_labels)
-        n_right = int(share.is_right.sum())
-        fit += n_right * np.log(right) + (len(share.is_right) - n_right) * np.log(1 - right)
-    fit += _shape(error, exponent, n_labels, mean_confidence)
-    weights = np.exp(fit - fit.max())
+    fit -= ((1 - error - accuracy.value) / max(accuracy.error, LEAST_ERROR)) ** 2 / 2
+    for n, less in lost.items():
+        fit -= ((less - error * ((n / n_labels) ** -exponent - 1)) / WOBBLE) ** 2 / 2
+    fit -= fit.max()
     points = error * (1 - (1 + NEXT_LABELS / n_labels) ** -exponent)
     with np.errstate(divide="ignore", over="ignore"):
         left = np.maximum(1 - POINT / error, 0.0)
         labels = n_labels * (left ** (-1 / exponent) - 1)
-    at = (0.5, 0.1, 0.9)
-    return Gain(*_quantiles(points, weights, at), *_quantiles(labels, weights, at))
+    return Gain(*_quantiles(points, fit), *_quantiles(labels, fit))
 
 
-def _right(error: FloatArray, exponent: FloatArray, share_of_labels: float) -> FloatArray:
-    """Return what is right with a share of the labels there are now."""
-    return np.asarray(np.clip(1 - error * share_of_labels**-exponent, 1 - SUREST, SUREST), dtype=np.float64)
+def less_right(proba: npt.NDArray[np.floating], guesses: npt.NDArray[np.integer]) -> float:
+    """Return by how much the accuracy of other guesses is probably below that of a classifier.
+
+    Parameters
+    ----------
+    proba : (n, k) probabilities that the classifier gives the classes of n images; they are taken for true, as it knows more
+    guesses : (n,) the column that is guessed for each
+    """
+    return float((proba.max(axis=1) - proba[np.arange(len(proba)), guesses]).mean())
 
 
-def _shape(error: FloatArray, exponent: FloatArray, n_labels: int, mean_confidence: Mapping[int, float]) -> FloatArray:
-    """Return the log likelihood of mean confidences that are wrong by one unknown amount and a wobble."""
-    known = sorted((n, sure) for n, sure in mean_confidence.items() if 0 < n <= n_labels)
-    if len(known) < FEWEST_SHARES:
-        return np.zeros(len(error))
-    off = np.stack([sure - _right(error, exponent, n / n_labels) for n, sure in known])
-    return np.asarray(-(((off - off.mean(axis=0)) / WOBBLE) ** 2).sum(axis=0) / 2, dtype=np.float64)
+def _quantiles(values: FloatArray, fit: FloatArray) -> list[float]:
+    """Return the median by what fits, and the interval that holds 8 of 10 cases."""
+    middle = _quantile(values, np.exp(fit), 0.5)
+    low, high = (_quantile(values, np.exp(CAUTION * fit), at) for at in (0.1, 0.9))
+    return [middle, min(low, middle), max(high, middle)]
 
 
-def _quantiles(values: FloatArray, weights: FloatArray, at: Sequence[float]) -> list[float]:
+def _quantile(values: FloatArray, weights: FloatArray, at: float) -> float:
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order])
-    places = np.searchsorted(reached, np.array(at) * reached[-1])
-    return [float(values[order[min(place, len(order) - 1)]]) for place in places.tolist()]
+    return float(values[order[min(int(np.searchsorted(reached, at * reached[-1])), len(order) - 1)]])

@@ -210,7 +210,7 @@ class History:
 
     def _count(self, line: Mapping[str, Any]) -> list[ImageKey]:
         """Let a `classes`, `labels` or `skip` line count; return the images it names."""
-        seq = line["seq"]
+        seq, n_classes = line["seq"], len(self.classes)
         self._add_classes(line.get("names", ()))
         self._add_classes(line.get("new_classes", ()))
         keys = _keys_of(line)
@@ -236,7 +236,9 @@ class History:
         for folder, file, name in line.get("waiting", ()):
             self.waiting[ImageKey(folder, file)] = name
             self._waited.add(ImageKey(folder, file))
-        return keys + self._name_waiting(seq) if self.waiting else keys
+        # Whatever waits was compared with the classes there were.
+        is_due = self.waiting and (len(self.classes) > n_classes or line.get("waiting"))
+        return keys + self._name_waiting(seq) if is_due else keys
 
     def _name_waiting(self, seq: int) -> list[ImageKey]:
         """Give the images whose name is a class now that label; return them."""

@@ -19,7 +19,7 @@ from camera_trap_al.core.matching import (
     folded,
     shown,
 )
-from camera_trap_al.core.new_names import NewName, weigh_names
+from camera_trap_al.core.new_names import NewName, joined_names, weigh_names
 from camera_trap_al.core.records import ImageKey, LabelRow, Notice, Rejection
 from camera_trap_al.core.spreadsheets import unguarded
 from camera_trap_al.errors import LabelFileError
@@ -250,17 +250,23 @@ class _Intake:
         )
 
     def may_be_class(self, text: str) -> bool:
-        """Return whether a word that is no class could be one."""
-        return not class_name_problem(text.strip(), self.classes.reserved) and not self.classes.parts(text)
+        """Return whether a word that is no class could be one; "?" and the like could not."""
+        has_letter, problem = any(c.isalnum() for c in text), class_name_problem(text.strip(), self.classes.reserved)
+        return has_letter and not problem and not self.classes.parts(text)
 
     def add_classes(self) -> tuple[str, ...]:
         """Turn names into classes; the images of those that do not become one yet wait for that."""
-        typed = ((key, row.species) for row, key in self.unknown)
+        joined = joined_names({*self.waiting.values(), *(row.species for row, _ in self.unknown)}, self.classes.names)
+        typed = ((key, row.species) for row, key in self.unknown if folded(row.species) not in joined)
         waiting = {key: name for key, name in self.waiting.items() if key not in self.labels.species}
-        part = self.settings
-        names = weigh_names(typed, waiting, self.classes.names, least=part.auto_add_min, asks=part.asks)
+        least, asks = self.settings.auto_add_min, self.settings.asks
+        names = weigh_names(typed, waiting, self.classes.words, least=least, asks=asks)
         for row, key in self.unknown:
-            found = names[folded(row.species)]
+            fold = folded(row.species)
+            if fold in joined:
+                self.refuse_unknown_species(row, joined[fold])
+                continue
+            found = names[fold]
             if not found.is_class:
                 self.named.setdefault(key, set()).add(found.name)
                 self.refuse_new_name(row, found)
@@ -317,9 +323,9 @@ class _Intake:
     def has_time_to_suggest(self) -> bool:
         return len(self.rejections) < _SUGGESTIONS
 
-    def refuse_unknown_species(self, row: LabelRow) -> None:
-        """Reject a row whose Species is no class."""
-        parts = self.classes.parts(row.species) if self.has_time_to_suggest else ()
+    def refuse_unknown_species(self, row: LabelRow, parts: tuple[str, ...] = ()) -> None:
+        """Reject a row whose Species is no class, or joins the classes `parts`."""
+        parts = parts or (self.classes.parts(row.species) if self.has_time_to_suggest else ())
         suggest = parts or (self.classes.suggest(row.species) if self.has_time_to_suggest else ())
         text = f"'{shown(row.species)}' is not a class" + ("; give one class for each image" if parts else "")
         self.refuse(row, "unknown_species", text, suggest)

@@ -261,6 +261,10 @@ class KnownClasses:
     skip_words : words for "cannot tell"; a class called so goes first
     reserved : words that no label may be
     unlabel_token : text that takes a label back, or "" for none
+
+    Attributes
+    ----------
+    words : names, skip words and reserved words
     """
 
     def __init__(
@@ -273,6 +277,8 @@ class KnownClasses:
     ) -> None:
         self.names = tuple(dict.fromkeys(names))
         self.reserved = tuple(reserved)
+        skip_words = tuple(skip_words)
+        self.words = (*self.names, *skip_words, *self.reserved)
         self._exact = {name: ClassMatch("class", name) for name in self.names}
         self._by_name = {nfc(name).strip(): name for name in self.names}
         self._by_fold: dict[str, list[str]] = {}

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from camera_trap_al.core.matching import edit_distance, folded, nfc
+from camera_trap_al.core.matching import KnownClasses, edit_distance, folded, nfc
 from camera_trap_al.core.records import ImageKey
 
 # Letters of the longer word → letters that may differ for it to be the same word: "boar" and "bear" are asked about, "cat"
@@ -28,8 +28,8 @@ class NewName:
     Parameters
     ----------
     name : without outer blanks
-    images : rows of this file that name it, and images that wait for it from earlier files
-    like : classes, and commoner new names, of which it may be another spelling
+    images : how many this file names so, or wait for it from earlier files
+    like : classes and other words known, and commoner new names, of which it may be another spelling
     is_class : whether it becomes a class now
     """
 
@@ -47,7 +47,7 @@ def spelled_alike(one: str, other: str) -> bool:
     from 4 letters on, in two from 8 on. Names that hold other numbers are never alike.
     """
     first, second = _words(one), _words(other)
-    joined = "".join(first), "".join(second)
+    joined = _letters(one), _letters(other)
     if not joined[0] or joined[0] == joined[1]:
         return joined[0] == joined[1] and (bool(joined[0]) or folded(one) == folded(other))
     if _DIGITS.findall(joined[0]) != _DIGITS.findall(joined[1]) or len(first) != len(second):
@@ -65,14 +65,15 @@ def weigh_names(
 ) -> dict[str, NewName]:
     """Return what becomes of each new name of a label file, by its folded spelling.
 
-    A name becomes a class once `least` rows and waiting images name it. One that may be another spelling of a class, or of
-    a commoner new name, waits all the same until it is typed again: in a later file, for another image.
+    A name becomes a class once `least` images bear it. One that may be another spelling of what is known, or of a commoner
+    new name, waits all the same until it is typed again: in a later file, for another image. One that has the very letters
+    of the other, but for case, accents, blanks and hyphens, waits even then: whoever spells so does it each time.
 
     Parameters
     ----------
     typed : image and name, of each row of the file
     waiting : image → the name that an earlier file gave it, which is no class yet
-    known : the classes
+    known : the classes, and the words that mean something else
     asks : whether spellings are looked at; without, each name is taken as meant
     """
     spellings: dict[str, Counter[str]] = {}
@@ -88,8 +89,8 @@ def weigh_names(
         fold = folded(text)
         before.setdefault(fold, set()).add(key)
         spellings.setdefault(fold, Counter())[nfc(text).strip()] += key not in here.get(fold, ())
-    images = {fold: words.total() for fold, words in spellings.items()}
     no_image: set[ImageKey] = set()
+    images = {fold: len(here.get(fold, no_image) | before.get(fold, no_image)) for fold in spellings}
     found: dict[str, NewName] = {}
     commoner: list[str] = []
     # What is commoner counts as meant; of equals the shorter.
@@ -98,11 +99,19 @@ def weigh_names(
         name = min(words, key=lambda word: (-words[word], word.swapcase()))
         others = (*known, *commoner) if asks and len(found) < LOOK_THROUGH else ()
         like = tuple(other for other in others if spelled_alike(name, other))[:MOST_LIKE]
-        is_meant = not like or bool(theirs - mine and mine - theirs)
+        is_twin = any(_letters(name) == _letters(other) for other in like)
+        is_meant = not like or bool(theirs and mine - theirs and not is_twin)
         found[fold] = NewName(name, images[fold], like, bool(mine) and is_meant and images[fold] >= least)
         if is_meant:
             commoner.append(name)
     return {fold: found[fold] for fold in here}
+
+
+def joined_names(texts: Iterable[str], known: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the folded spellings of texts that join names, as in "deer/fox", and these: known ones, or texts themselves."""
+    names = {folded(text): nfc(text).strip() for text in sorted(texts)}
+    words = KnownClasses((*known, *names.values()))
+    return {fold: parts for fold, text in names.items() if (parts := words.parts(text))}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -117,10 +126,17 @@ def _words(name: str) -> tuple[str, ...]:
     return tuple("".join(kept).split())
 
 
+def _letters(name: str) -> str:
+    return "".join(_words(name))
+
+
 def _is_slip(a: str, b: str) -> bool:
     longest = max(len(a), len(b))
     most = next((slips for letters, slips in SLIPS if longest >= letters), 0)
-    return a == b or (most > 0 and (edit_distance(a, b, at_most=most) <= most or _is_swap(a, b)))
+    # Each slip adds and drops one letter at most: that is seen at once of most pairs.
+    if a == b or not most or len(set(a) ^ set(b)) > 2 * most:
+        return a == b
+    return edit_distance(a, b, at_most=most) <= most or _is_swap(a, b)
 
 
 def _is_swap(a: str, b: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from camera_trap_al.core.matching import folded
 from camera_trap_al.core.records import UNLABELLED
 from camera_trap_al.errors import LabelFileError
-from camera_trap_al.labels.csv_records import CsvRecords
+from camera_trap_al.labels.csv_records import DELIMITERS, CsvRecords
 from camera_trap_al.labels.encoding import text_form
 from camera_trap_al.labels.species_csv import Limits
 
@@ -56,9 +56,14 @@ def read_path_labels(path: Path) -> PathLabels:
 
     Raises `LabelFileError` for a file that is no such CSV, `OSError` where it cannot be read.
     """
-    limits = Limits()
-    records = CsvRecords(path, text_form(path, "cp1252"), ",", limits.line_characters, limits.cell_characters)
-    header = [folded(cell) for cell in next(iter(records), (0, []))[1]]
+    limits, form = Limits(), text_form(path, "cp1252")
+
+    def opened(delimiter: str) -> tuple[CsvRecords, list[str]]:
+        records = CsvRecords(path, form, delimiter, limits.line_characters, limits.cell_characters)
+        return records, [folded(cell) for cell in next(iter(records), (0, []))[1]]
+
+    # A spreadsheet of another language saves it with semicolons.
+    records, header = max(map(opened, DELIMITERS), key=lambda of: len({"path", "label"} & set(of[1])))
     if not {"path", "label"} <= set(header):
         raise LabelFileError(
             f"The first line of {path} has no columns 'path' and 'label' but: {', '.join(header[:30])}.",

@@ -70,7 +70,7 @@ class Calibration:
 def calibrate(
     scaled: FloatArray,
     species: Sequence[str],
-    groups: Sequence[int],
+    groups: npt.ArrayLike,
     names: Sequence[str],
     seed: int,
     *,
@@ -82,20 +82,18 @@ def calibrate(
     Parameters
     ----------
     scaled, species, unlabelled : as `fit_classifier` takes them, n rows of at least two classes
-    groups : n numbers; images of one group are left out together
+    groups : (n,) numbers, images of one group are left out together; or (n, a), of which the first column counts by
+        which half of the labels can be judged
     names : heads; of equally good ones the first is taken
     seed : of the sample, the folds and the fits
     tick : called before each fit; what it raises ends this
     """
-    draw = np.random.default_rng(seed)
-    rows = np.arange(len(species))
-    if len(rows) > MOST_ROWS:
-        rows = np.sort(draw.choice(len(rows), MOST_ROWS, replace=False))
+    rows = looked_at(len(species), seed)
     vectors, known = scaled[rows], [species[i] for i in rows.tolist()]
     classes = sorted(set(known))
     column = {name: i for i, name in enumerate(classes)}
     targets = np.array([column[name] for name in known], dtype=np.int64)
-    by, folds = _folds(targets, np.asarray(groups, dtype=np.int64)[rows], draw)
+    by, folds = _folds(targets, np.asarray(groups, dtype=np.int64)[rows], np.random.default_rng(seed))
     judged = _judged(targets, folds)
     if int(judged.sum()) < FEWEST_ROWS or len(set(targets[judged].tolist())) < 2:
         return Calibration(names[0], 1.0, {}, 0, by)
@@ -107,6 +105,13 @@ def calibrate(
         log.debug("head %s: accuracy %s on labels it had not seen", name, text)
     best = max(names, key=lambda name: scores[name].merit)
     return Calibration(best, scores[best].temperature, scores, int(judged.sum()), by)
+
+
+def looked_at(n: int, seed: int) -> IntArray:
+    """Return, ascending, which of n labels are looked at: all, or 2,000 of them."""
+    if n <= MOST_ROWS:
+        return np.arange(n, dtype=np.int64)
+    return np.sort(np.random.default_rng(seed).choice(n, MOST_ROWS, replace=False))
 
 
 @dataclass(frozen=True)
@@ -131,13 +136,17 @@ class LeftOut:
 def predict_left_out(
     scaled: FloatArray,
     species: Sequence[str],
-    groups: Sequence[int],
+    groups: npt.ArrayLike,
     head: str,
     seed: int,
     *,
+    balanced: bool = True,
     tick: Callable[[], None] = lambda: None,
 ) -> LeftOut:
-    """Predict each labelled row by a classifier fitted on the rows of other groups; as `calibrate` takes and splits them."""
+    """Predict each labelled row by a classifier fitted on the rows of other groups; as `calibrate` takes and splits them.
+
+    `balanced` is as for `fit_classifier`. Raises what that raises.
+    """
     classes = sorted(set(species))
     column = {name: i for i, name in enumerate(classes)}
     targets = np.array([column[name] for name in species], dtype=np.int64)
@@ -145,7 +154,7 @@ def predict_left_out(
     judged = _judged(targets, folds)
     proba = np.full((len(targets), max(len(classes), 1)), 1 / max(len(classes), 1), dtype=np.float32)
     if judged.any():
-        found = _left_out_scores(scaled, list(species), folds, head, seed, tick=tick)[judged]
+        found = _left_out_scores(scaled, list(species), folds, head, seed, balanced=balanced, tick=tick)[judged]
         proba[judged] = softmax(found / np.float32(fit_temperature(found, targets[judged])))
     return LeftOut(tuple(classes), proba, targets, judged, by)
 
@@ -191,6 +200,7 @@ def _left_out_scores(
     seed: int,
     *,
     unlabelled: FloatArray | None = None,
+    balanced: bool = True,
     tick: Callable[[], None],
 ) -> FloatArray:
     """Return the (n, k) scores of rows by classifiers fitted on the other folds; -inf where a class was not known."""
@@ -202,7 +212,7 @@ def _left_out_scores(
         taught = [name for name, out in zip(species, held, strict=True) if not out]
         if len(set(taught)) < 2:
             continue
-        fitted = fit_classifier(vectors[~held], taught, seed, head, unlabelled=unlabelled)
+        fitted = fit_classifier(vectors[~held], taught, seed, head, unlabelled=unlabelled, balanced=balanced)
         found[np.ix_(held, [column[name] for name in fitted.classes])] = fitted.scores(vectors[held])
     return found
 
@@ -229,10 +239,10 @@ def _judged(targets: IntArray, folds: IntArray) -> npt.NDArray[np.bool_]:
 
 def _folds(targets: IntArray, groups: IntArray, draw: np.random.Generator) -> tuple[str, IntArray]:
     """Return what is left out together, and the (n,) fold of each row: by group where half of the rows can be judged so."""
-    _, of_group = np.unique(groups, return_inverse=True)
-    folds = _spread_groups(of_group, draw)
-    if 2 * int(_judged(targets, folds).sum()) >= len(targets):
-        return "group", folds
+    for numbers in groups.reshape(len(targets), -1).T:
+        folds = _spread_groups(np.unique(numbers, return_inverse=True)[1], draw)
+        if 2 * int(_judged(targets, folds).sum()) >= len(targets):
+            return "group", folds
     folds = np.empty(len(targets), dtype=np.int64)
     # Images of a class are dealt out in turn, so that each fold has its share of each class.
     order = draw.permutation(len(targets))

@@ -75,6 +75,7 @@ def fit_classifier(
     *,
     unlabelled: FloatArray | None = None,
     temperature: float = 1.0,
+    balanced: bool = True,
 ) -> Classifier:
     """Fit a classifier on labelled rows.
 
@@ -88,6 +89,7 @@ def fit_classifier(
     head : a name in `heads`
     unlabelled : (m, d) float32 scaled embeddings of a sample of the images without a label, for heads that use them
     temperature : the scores are divided by this, above 0
+    balanced : whether classes shall weigh alike, where the head can do so; else images do
 
     Raises
     ------
@@ -113,7 +115,7 @@ def fit_classifier(
                 hint="Set the newest folder in embedding aside, so that its images are embedded again.",
             )
     with one_thread():
-        layers = heads[head].fit(Examples(scaled, targets, len(classes), sample), seed)
+        layers = heads[head].fit(Examples(scaled, targets, len(classes), sample, balanced), seed)
     last = np.float32(1 / temperature)
     weights = (*layers.weights[:-1], layers.weights[-1] * last)
     biases = (*layers.biases[:-1], layers.biases[-1] * last)

@@ -131,7 +131,11 @@ def _facts(arch: str) -> Any:
     import timm
 
     name = arch.removeprefix(PREFIX)
-    facts = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    try:
+        facts = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    # timm knows the network, but none of its weights by the name after the dot.
+    except RuntimeError:
+        facts = None
     if facts is None:
         known = timm.list_models(pretrained=True) + timm.list_models()
         raise UnknownNameError(

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from camera_trap_al.learn.calibration import FEWEST_ROWS, MOST_ROWS, predict_left_out
+from camera_trap_al.learn.calibration import FEWEST_ROWS, looked_at, predict_left_out
 from camera_trap_al.learn.heads.dense import FloatArray
 
 # Differences of so many standard errors are taken for more than chance.
@@ -51,7 +52,7 @@ def compare_embeddings(
     after: FloatArray,
     before: FloatArray,
     species: Sequence[str],
-    groups: Sequence[int],
+    groups: npt.ArrayLike,
     head: str,
     seed: int,
     *,
@@ -69,10 +70,8 @@ def compare_embeddings(
 
     Source: the test of paired proportions, McNemar 1947.
     """
-    rows = np.arange(len(species))
-    if len(rows) > MOST_ROWS:
-        rows = np.sort(np.random.default_rng(seed).choice(len(rows), MOST_ROWS, replace=False))
-    known, of_group = [species[i] for i in rows.tolist()], [groups[i] for i in rows.tolist()]
+    rows = looked_at(len(species), seed)
+    known, of_group = [species[i] for i in rows.tolist()], np.asarray(groups)[rows]
     if len(set(known)) < 2:
         return None
     found = [predict_left_out(v[rows], known, of_group, head, seed, tick=tick) for v in (after, before)]

@@ -20,7 +20,7 @@ from camera_trap_al.core.estimates import (
     student_975,
     wilson,
 )
-from camera_trap_al.core.gains import expected_gain
+from camera_trap_al.core.gains import expected_gain, less_right
 from camera_trap_al.core.history import History
 from camera_trap_al.core.unseen import estimate_unseen
 
@@ -140,46 +140,45 @@ def test_of_an_image_drawn_twice_the_last_prediction_counts() -> None:
     )
 
 
-def along(a: float, b: float, sizes: list[int], each: int) -> tuple[list[Share], dict[int, float]]:
-    """Return shares that lie on the curve 1 - a n^-b exactly, and mean confidences 0.05 above it."""
-    shares, means = [], {}
-    for n in sizes:
-        right = 1 - a * n**-b
-        n_right = round(each * right)
-        shares.append(share(n, [right] * each, [i < n_right for i in range(each)]))
-        means[n] = min(right + 0.05, 1.0)
-    return shares, means
+def lost_along(a: float, b: float, n: int) -> dict[int, float]:
+    """Return how much less is right with a part of n labels, on the curve 1 - a n^-b."""
+    return {m: a * m**-b - a * n**-b for m in (n // 4, n // 2, 3 * n // 4)}
 
 
 @pytest.mark.parametrize(("a", "b"), [(1.5, 0.3), (3.0, 0.5), (6.0, 0.6)])
-@pytest.mark.parametrize("with_means", [True, False])
-def test_labels_for_a_point_are_those_of_the_curve(a: float, b: float, with_means: bool) -> None:
-    sizes = list(range(100, 1001, 100))
-    shares, means = along(a, b, sizes, 200)
+def test_labels_for_a_point_are_those_of_the_curve(a: float, b: float) -> None:
     now = 1 - a * 1000**-b
-    found = expected_gain(shares, 1000, Accuracy(now, now - 0.02, now + 0.02, 0.01, 2000), means if with_means else {})
+    found = expected_gain(1000, Accuracy(now, now - 0.02, now + 0.02, 0.01, 2000), lost_along(a, b, 1000))
     truth = ((1 - now - 0.01) / a) ** (-1 / b) - 1000
     assert found is not None and truth / 1.5 < found.labels < truth * 1.5
     gain = a * 1000**-b - a * 1100**-b
     assert gain / 1.5 < found.points < gain * 1.5
-    assert (
-        found.labels_low <= found.labels <= found.labels_high and found.points_low <= found.points <= found.points_high
-    )
+    assert found.labels_low <= truth <= found.labels_high and found.points_low <= gain <= found.points_high
+    assert found.labels_low < found.labels < found.labels_high
 
 
-def test_what_more_labels_bring_cannot_be_said_of_little() -> None:
+def test_where_the_last_labels_brought_more_the_next_ones_do() -> None:
+    sure = Accuracy(0.8, 0.75, 0.85, 0.025, 60)
+    little, much = (expected_gain(400, sure, {100: 2 * x, 200: x, 300: x / 2}) for x in (0.005, 0.05))
+    assert little is not None and much is not None
+    assert little.points < much.points / 2 and little.labels > 2 * much.labels
+
+
+def test_what_more_labels_bring_cannot_be_said_of_one_earlier_classifier() -> None:
     sure = Accuracy(0.8, 0.7, 0.9, 0.05, 30)
-    sizes = [100, 200, 300, 400]
-    assert expected_gain(along(3, 0.5, sizes[:2], 50)[0], 400, sure, {}) is None, "two requests"
-    assert expected_gain(along(3, 0.5, sizes, 4)[0], 400, sure, {}) is None, "sixteen images"
-    assert expected_gain(along(3, 0.5, [380, 390, 400], 50)[0], 400, sure, {}) is None, "hardly more labels"
-    assert expected_gain(along(3, 0.5, sizes, 50)[0], 400, sure, {}) is not None
+    assert expected_gain(400, sure, {}) is None and expected_gain(400, sure, {200: 0.1}) is None
+    assert expected_gain(400, sure, {200: 0.1, 300: 0.05}) is not None
 
 
 def test_less_than_a_point_is_left_where_nearly_all_is_right() -> None:
-    shares, _ = along(1, 0.9, [100, 200, 400, 800], 400)
-    found = expected_gain(shares, 800, Accuracy(0.998, 0.99, 1.0, 0.002, 1600), {})
+    found = expected_gain(800, Accuracy(0.998, 0.99, 1.0, 0.002, 1600), lost_along(1, 0.9, 800))
     assert found is not None and math.isinf(found.labels) and found.points < 0.002
+
+
+def test_guesses_are_as_much_less_right_as_the_classifier_thinks() -> None:
+    proba = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
+    assert less_right(proba, np.array([0, 2])) == 0
+    assert less_right(proba, np.array([2, 2])) == pytest.approx(0.15)
 
 
 def test_species_seen_once_tell_of_those_that_were_not() -> None:

@@ -296,7 +296,7 @@ class TestNewClasses:
         decision = decided(row(A, "lynx"), row(STRANGER, "lynx"), auto_add=True, auto_add_min=2)
         assert decision.new_classes == ()
 
-    @pytest.mark.parametrize("word", ["x" * 301, "d\ufffder", "deer,fox", "unlabelled", "unsure"])
+    @pytest.mark.parametrize("word", ["x" * 301, "d\ufffder", "deer,fox", "unlabelled", "unsure", "?", "???", "-"])
     def test_what_cannot_be_a_class_stays_none(self, word: str) -> None:
         assert decided(row(A, word), auto_add=True, auto_add_min=1).new_classes == ()
 

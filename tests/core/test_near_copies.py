@@ -19,6 +19,14 @@ def test_the_limit_lies_between_copies_and_other_images_of_the_pool_whatever_its
         assert fits.sum(axis=1).max() == 1 and fits.sum() >= 95
 
 
+def test_many_equal_images_hide_no_near_copies_of_others() -> None:
+    rng = np.random.default_rng(5)
+    pairs = np.repeat(rng.normal(size=(100, 16)), 2, axis=0) + rng.normal(size=(200, 16)) * 0.01
+    points = np.concatenate([pairs, rng.normal(size=(500, 16)), np.full((100, 16), 9.0)])
+    fits = Apart(near_copy_distance(points, np.arange(len(points)))).choose(points)
+    assert fits[:200].reshape(100, 2).sum(axis=1).max() == 1 and fits[700:].sum() == 1 and fits[200:700].sum() > 400
+
+
 def test_images_of_one_sequence_alone_say_nothing_of_the_pool() -> None:
     assert near_copy_distance(np.ones((5, 2)), np.zeros(5, np.int64)) == -1
     assert Apart(-1.0).choose(np.ones((5, 2))).all()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from camera_trap_al.core.decision import Decision, Skip, journal_fields
 from camera_trap_al.core.history import History
 from camera_trap_al.core.intake import IntakeSettings, decide
-from camera_trap_al.core.matching import KnownClasses, KnownImages
+from camera_trap_al.core.matching import KnownClasses, KnownImages, folded
 from camera_trap_al.core.new_names import NewName, spelled_alike, weigh_names
 from camera_trap_al.core.records import ImageKey, LabelRow
 
@@ -95,6 +95,21 @@ def test_another_spelling_becomes_a_class_when_it_is_typed_again_for_another_ima
     assert weighed((B, "dear"), waiting={A: "dear"})["dear"] == NewName("dear", 2, ("deer",), True)
 
 
+def test_the_same_letters_are_no_new_class_however_often_they_are_typed() -> None:
+    for name in ("de er", "Déer", "deer-"):
+        assert weighed((B, name), waiting={A: name})[folded(name)].like == ("deer",)
+        assert not weighed((B, name), waiting={A: name})[folded(name)].is_class
+
+
+def test_an_export_of_all_images_is_a_later_file_too() -> None:
+    assert weighed((A, "dear"), (B, "dear"), waiting={A: "dear"})["dear"].is_class
+    assert not weighed((A, "dear"), (A, "dear"), waiting={A: "dear"})["dear"].is_class
+
+
+def test_an_image_that_is_named_in_three_rows_counts_once() -> None:
+    assert weighed((A, "lynx"), (A, "lynx"), (A, "lynx"), least=2)["lynx"] == NewName("lynx", 1)
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(["dear", "lynx", "Lynx ", "lynxx", "owl"]))),
     st.dictionaries(st.sampled_from(KEYS), st.sampled_from(["dear", "lynx", "bat"])),
@@ -155,6 +170,20 @@ def test_an_image_with_a_new_name_needs_no_other_answer_and_has_its_label_once_t
     assert {history.label_of(key) for key in (A, C, D)} == {"lynx"} and A not in history.skips
     assert history.labels_since(3) == 3, "it is a label of the file that made the class"
     assert history.remarks() == {3: [{"what": "named", "seq": 4, "images": 1}]}
+
+
+@pytest.mark.parametrize(("word", "meant"), [("unsur", "unsure"), ("Unlabeled", "unlabelled")])
+def test_a_slip_in_a_word_that_is_no_class_makes_none(history: History, word: str, meant: str) -> None:
+    decision, _ = take(history, [(A, word), (B, word)], least=1)
+    assert decision.new_classes == () and decision.rejections[0].suggest == (meant,)
+
+
+def test_two_new_names_in_one_cell_are_no_class_of_their_own(history: History) -> None:
+    decision, _ = take(history, [(A, "lynx / owl"), (B, "lynx"), (C, "Owl")], least=1)
+    assert set(decision.new_classes) == {"Owl", "lynx"} and [t.key for t in decision.taken] == [B, C]
+    (refused,) = decision.rejections
+    assert (refused.code, refused.suggest) == ("unknown_species", ("lynx", "Owl")) and "one class for" in refused.text
+    assert A in history.awaited()
 
 
 def test_a_file_that_holds_nothing_but_new_names_is_remembered(history: History) -> None:

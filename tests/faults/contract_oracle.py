@@ -263,16 +263,17 @@ def _judge_rows(header: list[str], records: list[tuple[int, list[str]]], instead
     if any("long_cell" in row.codes for row in table):
         verdict.may_refuse |= {"long_line"}
     verdict.may_refuse |= _shifted(table, header, records, world)
-    counted = Counter(
-        row.word for row in table if row.key and not row.codes and row.word and _class(row.word, world) is None
-    )
+    named = {(row.word, row.key) for row in table if row.key and not row.codes and _class(row.word, world) is None}
+    counted = Counter(word for word, _ in named if word)
     special = {_nfc(word).casefold() for word in (*world.skip_words, *world.reserved, world.unlabel_token) if word}
     may_be = {word for word in counted if world.auto_add and len(word) <= LONGEST_NAME}
     may_be = {word for word in may_be if word.casefold() not in special and not _joins(word, world)}
+    may_be = {word for word in may_be if any(c.isalnum() for c in word)}
     verdict.new_classes = frozenset(
         word
         for word in may_be
-        if counted[word] >= world.auto_add_min and not any(_alike(word, name) for name in world.classes)
+        if counted[word] >= world.auto_add_min
+        and not any(_alike(word, name) for name in (*world.classes, *world.skip_words, *world.reserved))
     )
     told: dict[Key, list[tuple[int, Outcome]]] = {}
     waits: dict[Key, set[str]] = {}

@@ -112,6 +112,16 @@ def test_where_groups_leave_nothing_to_learn_from_each_image_counts_for_itself()
         assert found.by == "image" and found.n_judged == 60 and found.scores["logistic"].accuracy > 0.9
 
 
+def test_where_folders_leave_nothing_to_learn_from_sequences_are_left_out_together() -> None:
+    vectors, species = blobs(60, 3, 1)
+    vectors[:] += np.repeat(np.random.default_rng(3).normal(size=(20, 8)), 3, axis=0).astype(np.float32) / 8
+    bursts = [i // 3 for i in range(60)]
+    found = calibrate(vectors, species, np.stack([np.ones(60), bursts], axis=1), ["logistic"], 0)
+    assert found.by == "group" and found == calibrate(vectors, species, bursts, ["logistic"], 0)
+    by_folder = calibrate(vectors, species, np.stack([np.arange(60) % 7, bursts], axis=1), ["logistic"], 0)
+    assert by_folder == calibrate(vectors, species, np.arange(60) % 7, ["logistic"], 0)
+
+
 @pytest.mark.parametrize("n", [2, 3, 8])
 def test_few_labels_choose_the_first_head_and_no_temperature(n: int) -> None:
     found = calibrate(*blobs(n, 2, 1), list(range(n)), ["semi", "mlp"], 0)

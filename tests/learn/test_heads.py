@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from camera_trap_al.errors import ModelError, UnknownNameError, UsageError
 from camera_trap_al.learn.classifier import Classifier, fit_classifier
 from camera_trap_al.learn.heads import heads
+from camera_trap_al.learn.heads.dense import class_weights
 from camera_trap_al.learn.heads.lbfgs import minimise
-from camera_trap_al.learn.heads.logistic import STRENGTH, class_weights, scaling_of
+from camera_trap_al.learn.heads.logistic import STRENGTH, scaling_of
 from camera_trap_al.learn.heads.semi import NEIGHBOURS, ROUNDS, SHARPNESS, SPREAD, directions_of, spread_labels
 
 NAMES = heads.names()

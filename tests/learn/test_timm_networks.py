@@ -114,6 +114,7 @@ def test_a_network_of_timm_embeds_and_as_onnx_it_gives_the_same(stand_in: Path, 
     ("arch", "error", "said"),
     [
         ("timm:patchs.tiny", UnknownNameError, "Did you mean 'patches.tiny'"),
+        ("timm:patches.tyny", UnknownNameError, "Did you mean 'patches.tiny'"),
         ("timm:distilled", UsageError, "no single last layer"),
         ("timm:pooled", UsageError, "no single last layer"),
         ("timm:stubborn", UsageError, "cannot build timm:stubborn for images of 224 pixels"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from camera_trap_al.learn import worth as module
+from camera_trap_al.learn import calibration
 from camera_trap_al.learn.worth import Worth, compare_embeddings
 
 RNG = np.random.default_rng(0)
@@ -43,7 +43,7 @@ def test_too_few_labels_say_nothing() -> None:
 
 
 def test_of_many_labels_a_sample_is_judged_the_same_each_time(monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(module, "MOST_ROWS", 60)
+    monkeypatch.setattr(calibration, "MOST_ROWS", 60)
     first, again = compared(GOOD, NOISE), compared(GOOD, NOISE)
     assert first == again and first.n_judged == 60
 

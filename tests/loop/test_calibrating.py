@@ -15,7 +15,8 @@ from season import Season
 
 from camera_trap_al import calibrating
 from camera_trap_al.core.steps import Facts, Step
-from camera_trap_al.errors import ModelError
+from camera_trap_al.errors import ModelError, StopRequested
+from camera_trap_al.giving_way import GaveWay, give_way
 from camera_trap_al.learn import calibration
 from camera_trap_al.loop import Loop, is_idle
 from camera_trap_al.work import Work
@@ -140,6 +141,64 @@ def test_it_ends_at_once_when_the_program_is_told_to_stop(
         loop.run(until=is_idle)
         assert loop.stop.is_set()
     assert not (season.work / "calibration.json").exists()
+
+
+@pytest.mark.slow
+def test_it_gives_way_to_a_label_file(new_season: Callable[..., Season], monkeypatch: pytest.MonkeyPatch) -> None:
+    season = new_season(**UNTRAINED)
+    label, steps = season.person(), list[str]()
+    monkeypatch.setattr(calibration, "FEWEST_ROWS", 2)
+    with running(season) as loop:
+        loop.run(until=is_idle)
+        fit = calibration.fit_classifier
+
+        def label_meanwhile(*given: Any, **more: Any) -> Any:
+            if steps.count("CALIBRATING") == 1 and len(loop.work.history.requests) == 2:
+                steps.append("labelled")
+                label()
+            return fit(*given, **more)
+
+        monkeypatch.setattr(calibration, "fit_classifier", label_meanwhile)
+        loop.on_turn = lambda loop, facts, step: steps.append(step.name)
+        label_and_run(label, loop)
+    since = steps[steps.index("CALIBRATING") :]
+    assert since[:2] == ["CALIBRATING", "labelled"] and since.count("labelled") == 1
+    assert since.index("TAKING_LABELS") == 2 < since.index("CALIBRATING", 1), "at the next fit, and it is made again"
+    assert noted(season)["n_labels"] == 6 + 2 * 9
+
+
+def test_what_waited_before_is_nothing_to_give_way_to(new_season: Callable[..., Season]) -> None:
+    season = new_season()
+    with season.opened() as loop:
+        season.drop("before.csv", {"IMG_0000.JPG": "red"})
+        tick = give_way(loop.work)
+        tick()
+        season.drop("after.csv", {"IMG_0000.JPG": "red"})
+        with pytest.raises(GaveWay):
+            for _ in range(20):
+                tick()
+        loop.stop.set()
+        with pytest.raises(StopRequested):
+            tick()
+
+
+@pytest.mark.slow
+def test_of_many_labels_only_a_sample_is_read(
+    new_season: Callable[..., Season], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    season = new_season(**UNTRAINED)
+    monkeypatch.setattr(calibration, "MOST_ROWS", 5)
+    read, rows = calibrating.read_finite, list[int]()
+
+    def count(work: Work, learner: int, wanted: np.ndarray) -> np.ndarray:
+        rows.append(len(wanted))
+        return read(work, learner, wanted)
+
+    with running(season) as loop:
+        loop.run(until=lambda facts, step: step.name == "CALIBRATING")
+        monkeypatch.setattr(calibrating, "read_finite", count)
+        calibrating.calibrate(loop.work)
+        assert rows[0] == 5 and loop.work.checkpoint().manifest["n_labels"] == 6  # type: ignore[union-attr]
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ def test_species_not_seen_are_said_in_plain_words(unseen: Unseen, said: str) -> 
         "{",
         "[]",
         '{"estimates": 3, "words": 1}',
-        '{"estimates": [{"labels": 3, "mean_confidence": "x", "accuracy": {}}], "words": [], "newest": 1}',
+        '{"estimates": [{"labels": 3, "accuracy": {"value": "x"}}], "words": [], "newest": 1}',
     ],
 )
 def test_estimates_that_are_damaged_count_as_none(text: str, new_season: Callable[..., Season]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,37 @@ def test_replays_of_another_season_or_another_batch_do_not_count_and_of_a_larger
     assert read_points(runs, Plan(plan.method, 0, Rules(10, 40)), mark) is None
     assert read_points(runs, Plan(plan.method, 0, Rules(5, 20)), mark) is None
     assert read_points(runs, plan, "another") is None
+
+
+def test_a_method_that_is_called_like_its_head_is_told_of_once(season: Path, tmp_path: Path) -> None:
+    method = Method("logistic", "margin", "logistic")
+    chosen = plans_for([method], 1, recipe_seeds=1, full_seeds=1, rules=RULES)
+    make_all(season, tmp_path / "runs", chosen, processes=1)
+    replays = Replays.read(tmp_path / "runs", chosen, mark_of(season), "logistic")
+    assert replays.methods == (method,)
+    write_comparison(tmp_path, replays, {})
+    with (tmp_path / "curves.csv").open(encoding="utf-8", newline="") as file:
+        assert [(row["strategy"], row["asked"]) for row in csv.DictReader(file)] == [
+            ("margin", f"{asked}") for asked in (0, 10, 20, 30)
+        ]
+
+
+@pytest.mark.slow
+def test_replays_that_are_told_to_end_are_ended_amid_what_they_do(tmp_path: Path) -> None:
+    (folder := tmp_path / "season").mkdir()
+    made_season(n_pool=4000).save(folder)
+    short, long = Rules(10, 10), Rules(1, 3000)
+    chosen = [Plan(QUICK[0], seed, short if seed == 0 else long) for seed in range(3)]
+
+    def end(done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_all(folder, tmp_path / "runs", chosen, processes=2, on_progress=end)
+    for child in multiprocessing.active_children():
+        child.join()
+    assert [path.name for path in (tmp_path / "runs").iterdir() if path.suffix == ".json"] == [chosen[0].file]
 
 
 @pytest.mark.slow

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from season import Season
 
-from camera_trap_al.errors import UsageError, WorkFolderError
+from camera_trap_al.errors import ModelError, UsageError, WorkFolderError
 from camera_trap_al.lock import take_lock
-from camera_trap_al_service.audit import Audit, Suspect, table
+from camera_trap_al.store import embeddings
+from camera_trap_al_service.audit import Audit, Suspect, is_empty_class, table
 from camera_trap_al_service.cli import main
 from camera_trap_al_service.timelapse_user import ImageSet
 
@@ -36,7 +38,7 @@ def selected(path: Path) -> set[str]:
 
 @pytest.mark.slow
 def test_mistakes_are_shown_and_corrected_in_timelapse(
-    new_season: Callable[..., Season], capsys: pytest.CaptureFixture[str]
+    new_season: Callable[..., Season], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = new_season(folders=("train",), **UNTRAINED, query__batch=20)
     season, wrong = with_mistakes(seen, every=10)
@@ -45,6 +47,15 @@ def test_mistakes_are_shown_and_corrected_in_timelapse(
         season.run()
         label()
     season.run()
+    learner = max((season.work / "embedding").glob("gen-*"))
+    read = embeddings.Vectors.read
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            embeddings.Vectors, "read", lambda self, rows: np.where(rows[:, None] == rows[3], np.nan, read(self, rows))
+        )
+        assert main(["audit", str(season.work)]) == ModelError.exit_code
+        said = capsys.readouterr().err
+        assert ".jpg holds something that is no number" in said.lower() and str(learner) in said
     selector = (season.work / "timelapse_selector.csv").read_bytes()
     held = take_lock(season.work / "daemon.lock")
     assert held is not None
@@ -80,6 +91,11 @@ def test_what_looks_empty_stands_apart() -> None:
     lines = table(Audit((other, empty), 50, 48, 2, 1, "group"))
     assert lines.index("Images that look empty:") < lines.index("Images that look like another species:")
     assert "48 of 50 labels" in lines[0] and "     2  (training) a/1.jpg" in lines[3] and "97 %" in lines[3]
+
+
+def test_the_class_for_no_animal_is_known_by_the_option_or_by_its_name() -> None:
+    assert is_empty_class("vide", "vide") and not is_empty_class("empty", "vide")
+    assert is_empty_class("Empty", "") and is_empty_class("no_animal", "") and not is_empty_class("fox", "")
 
 
 def test_before_anything_is_embedded_it_says_so(

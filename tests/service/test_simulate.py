@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +78,8 @@ def test_a_season_is_replayed_from_its_folders_and_a_second_call_goes_on(
     again = {path.name: path.stat().st_mtime_ns for path in (out / "replays").iterdir()}
     assert {name: again[name] for name in stamps} == stamps
     assert "entropy+logistic 000.json" in again
+    assert main([*command, "--truth", str(truth(57)), "-o", "query.per_sequence=2", "-o", "labels.column=SPECIES"]) == 0
+    assert "57 images to label" in capsys.readouterr().out
     assert main([*command, "-o", "embedding.feat_dim=9"]) == 2
     assert "another embedding.feat_dim" in capsys.readouterr().err
 
@@ -86,12 +89,16 @@ def test_several_species_unsure_and_strange_images_are_left_out_and_counted(
     pictures: Path, tmp_path: Path, truth: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = [["IMG_0000.JPG", "", "RED"], ["IMG_0000.JPG", "site a", "blue"], ["IMG_9999.JPG", "", "red"]]
+    pictures = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    (pictures / "pool" / "site a" / "bad.jpg").write_bytes(b"no image")
+    more.append(["bad.jpg", "site a", "red"])
     file = truth(59, more=[*more, ["IMG_0019.JPG", "site b", "unsure"]])
     assert main([*arguments(pictures, file, tmp_path / "out"), *OPTIONS, "--heads", "logistic"]) == 0
     said = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert said["season"]["left_out"] == {
         "images marked as unsure": 1,
         "images with several species": 1,
+        "images that cannot be read": 1,
         "rows of the truth file that name no image of this folder": 1,
     }
     assert said["season"]["classes"] == sorted(HUES)
@@ -106,6 +113,8 @@ def test_several_species_unsure_and_strange_images_are_left_out_and_counted(
         (["--truth", "nowhere.csv"], "no truth file"),
         (["--validation", "nowhere"], "does not exist"),
         (["-o", "embedding.arch=resnet19"], "Did you mean"),
+        (["-o", "embedding_train_num_epochs=3"], "takes no -o embedding_train_num_epochs: in replays it is 0"),
+        (["-o", "query.strategy=margin"], "Use --strategies"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_made(
@@ -121,6 +130,14 @@ def test_what_cannot_be_used_is_refused_before_anything_is_made(
     assert text in capsys.readouterr().err and not out.exists()
 
 
+def test_the_folder_of_results_may_not_lie_among_the_images(
+    pictures: Path, truth: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = pictures / "pool" / "out"
+    assert main([*arguments(pictures, truth(), out), *OPTIONS]) == 2
+    assert "taken for images" in capsys.readouterr().err and not out.exists()
+
+
 def test_a_folder_that_holds_something_else_is_left_as_it_is(
     pictures: Path, tmp_path: Path, truth: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,12 +149,14 @@ def test_a_folder_that_holds_something_else_is_left_as_it_is(
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("File,RelativePath,Species\nelse.jpg,,red\n", "has a label for none of the 60 images"),
         ("name,class\na.jpg,red\n", "needs the columns path and label"),
+        ("", "truth.csv is no file of true labels"),
+        ("path;label\nIMG_0000.JPG;grey\nIMG_0001.JPG;pink\n", "No class of the validation images occurs"),
+        ("path,label\nIMG_0000.JPG,red\nIMG_0001.JPG,Red\n", "to learn from are 'red'"),
     ],
 )
 def test_a_truth_file_that_says_nothing_of_these_images_is_refused(
@@ -145,5 +164,7 @@ def test_a_truth_file_that_says_nothing_of_these_images_is_refused(
 ) -> None:
     file = tmp_path / "truth.csv"
     file.write_text(text, encoding="utf-8")
-    assert main([*arguments(pictures, file, tmp_path / "out"), *OPTIONS]) == 2
+    without_train = [*arguments(pictures, file, tmp_path / "out"), *OPTIONS, "--train", ""]
+    assert main(without_train) == 2
     assert said in capsys.readouterr().err
+    assert not list((tmp_path / "out" / "work" / "models").glob("*")), "said before hours of embedding"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 from security.small_world import answer, make_world, run
 from slow_strategies import random_pool
 
+from camera_trap_al.errors import NotANumberError
+from camera_trap_al.facts import read_facts
 from camera_trap_al.learn.classifier import Classifier
 from camera_trap_al.pool import WorkPool
+from camera_trap_al.rounds import query
 from camera_trap_al.store.embeddings import Vectors
 from camera_trap_al.store.shards import write_shard
 from camera_trap_al.strategies import strategies
@@ -31,8 +35,26 @@ def test_it_asks_for_every_picture_once(name: str, tmp_path: Path, monkeypatch: 
     opened = Work.open(work)
     requests = opened.history.requests
     opened.close()
-    assert [request.strategy for request in requests] == [name] * 2, "a training folder makes a classifier before the first"
+    assert [request.strategy for request in requests] == [name] * 2, "a training folder makes a classifier first"
     assert len({key for request in requests for key in request.keys}) == 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["uniform", "margin"])
+@pytest.mark.usefixtures("no_torch")
+def test_a_prediction_that_is_no_number_ends_the_query_and_the_picture_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("camera_trap_al.learn.evaluate.confusion_figure", lambda *given: b"figure")
+    monkeypatch.setattr("camera_trap_al.learn.evaluate.curve_figure", lambda *given: b"figure")
+    work = make_world(tmp_path, query__strategy=name)
+    run(work)
+    monkeypatch.setattr(Classifier, "predict_proba", lambda self, scaled: np.full((len(scaled), 2), np.nan))
+    with closing(Work.open(work)) as opened:
+        facts = read_facts(opened, worker_runs=False, rounds_left=9, resting=frozenset())
+        with pytest.raises(NotANumberError, match=r"of (site/)?(red|green)\d.jpg hold something that is no number"):
+            query(opened, facts)
+        assert len(opened.history.requests) == 1
 
 
 def test_all_strategies_choose_from_what_the_program_shows_them(tmp_path: Path) -> None:

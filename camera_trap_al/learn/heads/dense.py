@@ -25,20 +25,34 @@ class Examples:
     targets : (n,) int64 in [0, n_classes); every class occurs
     n_classes : at least two
     unlabelled : (m, d) float32 scaled embeddings of a sample of the images without a label; m may be 0
+    balanced : whether classes shall weigh alike, else images do
     """
 
     vectors: FloatArray
     targets: IntArray
     n_classes: int
     unlabelled: FloatArray
+    balanced: bool = True
 
     def known(self) -> FloatArray:
         """Return the (n + m, d) vectors with and without a label."""
         return np.concatenate([self.vectors, self.unlabelled]) if len(self.unlabelled) else self.vectors
 
+    def weights(self) -> FloatArray:
+        """Return the (n,) weights of rows."""
+        if not self.balanced:
+            return np.ones(len(self.targets), dtype=np.float32)
+        return class_weights(self.targets, self.n_classes)
+
     def one_hot(self) -> FloatArray:
         """Return the (n, n_classes) targets as probabilities."""
         return np.eye(self.n_classes, dtype=np.float32)[self.targets]
+
+
+def class_weights(targets: IntArray, n_classes: int) -> FloatArray:
+    """Return (n,) weights of rows: each class weighs alike in all."""
+    counts = np.bincount(targets, minlength=n_classes)
+    return (1 / counts[targets]).astype(np.float32)
 
 
 class Layers(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from camera_trap_al.learn.heads.dense import Examples, FloatArray, IntArray, Layers
+from camera_trap_al.learn.heads.dense import Examples, FloatArray, Layers
 from camera_trap_al.learn.heads.lbfgs import DoubleArray, minimise
 
 # Weight of the squared coefficients beside the mean loss, of inputs whose mean square length is 1.
@@ -44,14 +44,7 @@ class Logistic:
     def fit(self, examples: Examples, seed: int) -> Layers:
         """Return the fitted layer."""
         scaling = scaling_of(examples.known())
-        weights = class_weights(examples.targets, examples.n_classes)
-        return fit_layer(scaling, examples.vectors, examples.one_hot(), weights)
-
-
-def class_weights(targets: IntArray, n_classes: int) -> FloatArray:
-    """Return (n,) weights of rows: each class weighs alike in all."""
-    counts = np.bincount(targets, minlength=n_classes)
-    return (1 / counts[targets]).astype(np.float32)
+        return fit_layer(scaling, examples.vectors, examples.one_hot(), examples.weights())
 
 
 def scaling_of(vectors: FloatArray) -> Scaling:

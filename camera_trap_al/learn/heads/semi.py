@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from camera_trap_al.learn.heads.dense import Examples, FloatArray, IntArray, Layers
-from camera_trap_al.learn.heads.logistic import class_weights, fit_layer, scaling_of
+from camera_trap_al.learn.heads.dense import Examples, FloatArray, IntArray, Layers, class_weights
+from camera_trap_al.learn.heads.logistic import fit_layer, scaling_of
 
 NEIGHBOURS = 10
 # Exponent of the cosine that an edge weighs, share of a vector's belief that its neighbours give, and rounds of giving.
@@ -37,7 +37,7 @@ class SemiSupervised:
         """Return the fitted layer. It does not depend on the seed."""
         known, n = examples.known(), len(examples.vectors)
         scaling = scaling_of(known)
-        wanted, weights = examples.one_hot(), class_weights(examples.targets, examples.n_classes)
+        wanted, weights = examples.one_hot(), examples.weights()
         if len(examples.unlabelled) == 0 or n > MOST_LABELS:
             return fit_layer(scaling, examples.vectors, wanted, weights)
         guesses, certainty = spread_labels(known, examples.targets, examples.n_classes)

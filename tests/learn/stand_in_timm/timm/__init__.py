@@ -22,7 +22,7 @@ NETWORKS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def is_model(name: str) -> bool:
-    return name in NETWORKS
+    return name.partition(".")[0] in {known.partition(".")[0] for known in NETWORKS}
 
 
 def list_models(pretrained: bool = False) -> list[str]:
@@ -30,6 +30,8 @@ def list_models(pretrained: bool = False) -> list[str]:
 
 
 def get_pretrained_cfg(name: str) -> Any:
+    if name not in NETWORKS:
+        raise RuntimeError("Invalid pretrained tag")
     return SimpleNamespace(**_OWN | NETWORKS[name][1])
 
 
