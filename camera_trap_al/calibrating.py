@@ -25,8 +25,9 @@ from camera_trap_al.store.shards import FloatArray, RowArray
 from camera_trap_al.work import Work
 
 FORMAT = 1
-# Compared where the choice is "auto"; the first is used until there are enough labels to compare.
-COMPARED = ("semi", "logistic", "mlp")
+# Compared where the choice is "auto"; the first is used until there are enough labels to compare. What the last can do
+# that the others cannot, few labels do not show, and comparing it takes ten times as long.
+COMPARED, MANY_LABELS = ("semi", "logistic", "mlp"), 500
 USE_UNLABELLED = frozenset({"semi", "logistic"})
 SAMPLE_ROWS = 4096
 # Choice and temperature change slowly: they are looked at again with a tenth more or fewer labels.
@@ -50,8 +51,7 @@ def calibrate(work: Work) -> None:
     places = looked_at(len(rows), seed)
     rows, species = rows[places], [species[i] for i in places.tolist()]
     choice, before = work.config.classifier.head, head_to_use(work)[0]
-    names = COMPARED if choice == AUTO else (choice,)
-
+    names = heads_to_compare(choice, len(species))
     found = Calibration(names[0], 1.0, {}, 0, "group")
     if len(set(species)) >= 2:
         found = cross_validate(
@@ -98,6 +98,13 @@ def head_to_use(work: Work) -> tuple[str, float]:
     if head not in heads.names() or not isinstance(temperature, float) or not LOWEST <= temperature <= HIGHEST:
         return (COMPARED[0] if choice == AUTO else choice), 1.0
     return head, temperature
+
+
+def heads_to_compare(choice: str, n_labels: int) -> tuple[str, ...]:
+    """Return the heads among which labels decide: all of them from 500 labels on, where the choice is `auto`."""
+    if choice != AUTO:
+        return (choice,)
+    return COMPARED if n_labels >= MANY_LABELS else COMPARED[:2]
 
 
 def unlabelled_sample(work: Work, learner: int, *names: str) -> FloatArray | None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from camera_trap_al.calibrating import COMPARED, GROWTH, SAMPLE_ROWS
+from camera_trap_al.calibrating import COMPARED, GROWTH, SAMPLE_ROWS, heads_to_compare
 from camera_trap_al.config import Config, QueryConfig
 from camera_trap_al.core.acquisition import key_priority
 from camera_trap_al.core.composition import Askable, compose, n_random
@@ -71,22 +71,28 @@ def default_method() -> Method:
 
 
 def methods_of(chosen: Sequence[str], chosen_heads: Sequence[str]) -> list[Method]:
-    """Return the methods to compare: each strategy with each head, what the program does by default and a uniform draw
-    (with each head), and the reference program's recipe last.
+    """Return the methods to compare: what the program does by default, each strategy with each head, a uniform draw with
+    every head among these, and the reference program's recipe last.
+
+    Parameters
+    ----------
+    chosen : names of strategies; one such as `margin+mlp` is taken with this head alone
 
     Raises `UnknownNameError`.
     """
+    known, usual = [AUTO, *heads.names()], usual_head()
+    pairs = [(default_method().strategy, head) for head in chosen_heads or [usual]]
     for name in chosen:
-        strategies.check(name)
-    known = [AUTO, *heads.names()]
-    for name in chosen_heads:
-        if name not in known:
-            text = f"There is no head called '{name}'.{did_you_mean(name, known)}"
+        strategy, plus, head = name.partition("+")
+        pairs += [(strategy, head)] if plus else [(strategy, head) for head in chosen_heads or [usual]]
+    for strategy, head in [*pairs, *((UNIFORM, head) for head in chosen_heads)]:
+        strategies.check(strategy)
+        if head not in known:
+            text = f"There is no head called '{head}'.{did_you_mean(head, known)}"
             raise UnknownNameError(text, hint=f"Use one of: {', '.join(known)}.")
-    usual = usual_head()
-    wanted = dict.fromkeys([default_method().strategy, *chosen, UNIFORM])
-    found = [Method.of(strategy, head, usual) for strategy in wanted for head in (chosen_heads or [usual])]
-    return list(dict.fromkeys([default_method(), *found, Method.of(UNIFORM, usual, usual), RECIPE]))
+    with_uniform = [*pairs, *((UNIFORM, head) for head in dict.fromkeys([usual, *(head for _, head in pairs)]))]
+    found = [Method.of(strategy, head, usual) for strategy, head in with_uniform]
+    return list(dict.fromkeys([default_method(), *found, RECIPE]))
 
 
 class Fitted(Protocol):
@@ -229,8 +235,9 @@ class _Head:
             return
         self._n_labels, self._n_classes = len(known), n_classes
         rows = _in_order(season, known)
-        names = COMPARED if self.choice == AUTO else (self.choice,)
-        vectors, groups = np.ascontiguousarray(season.vectors[rows]), season.folders[rows].tolist()
+        names = heads_to_compare(self.choice, len(rows))
+        vectors = np.ascontiguousarray(season.vectors[rows])
+        groups = np.stack([season.folders[rows], season.sequences[rows]], axis=1)
         sample = _sample(season, open_)
         found = calibrate(vectors, season.names_of(rows), groups, names, seed, unlabelled=sample)
         self.now, self.temperature = found.head, found.temperature

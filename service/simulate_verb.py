@@ -24,7 +24,7 @@ def add_simulate(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     verb.add_argument("--validation", required=True, metavar="DIR", help="labelled images that never train")
     verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder, or an earlier one to go on")
-    verb.add_argument("--strategies", type=names, default=[], metavar="A,B", help="beside the default and uniform")
+    verb.add_argument("--strategies", type=names, default=[], metavar="A,B", help="such as margin or margin+mlp")
     verb.add_argument("--heads", type=names, default=[], metavar="A,B", help="classifiers (default: the usual one)")
     verb.add_argument("--seeds", type=whole, default=5, metavar="N", help="replays of each (default 5)")
     verb.add_argument("--batch", type=whole, default=0, metavar="N", help="images in one request (default 100)")

@@ -23,6 +23,8 @@ from benchmarks.machine import commit, machine
 DATA = ROOT.parent / "shared" / "data"
 CACHE = Path(__file__).with_name("cache")
 RECIPE_SEEDS = 10
+HEAD = "logistic"
+"""What all strategies are compared with: the quickest. Which head is best is compared with the default strategy."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,7 +77,7 @@ def _replayed(chosen: PhotographSet, backbone: str, given: argparse.Namespace, e
     (out / "season").mkdir(exist_ok=True)
     season.save(out / "season")
     rules = Rules(chosen.batch, min(given.budget or chosen.budget, season.n_pool))
-    methods = methods_of(given.strategies, given.heads)
+    methods = methods_of(given.strategies or usual_methods(backbone), [])
     plans = plans_for(
         methods, given.seeds, recipe_seeds=min(given.seeds, RECIPE_SEEDS), full_seeds=min(given.seeds, 3), rules=rules
     )
@@ -88,6 +90,17 @@ def _replayed(chosen: PhotographSet, backbone: str, given: argparse.Namespace, e
     said = write_comparison(out, replays, facts)
     said["rare_recall"] = {method.name: rare_recall(season, replays, method.name) for method in replays.methods}
     return {out.name: said}
+
+
+def usual_methods(backbone: str) -> list[str]:
+    """Return what is replayed beside the default, a uniform draw and the original's recipe: all with the first network."""
+    from camera_trap_al.replay import default_method
+    from camera_trap_al.strategies import strategies
+
+    first = default_method().strategy
+    if backbone != BACKBONES[0]:
+        return [f"{first}+{HEAD}", f"margin+{HEAD}"]
+    return [*(f"{name}+{HEAD}" for name in strategies.names()), f"{first}+semi"]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,8 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks.labels", description=__doc__)
     parser.add_argument("--sets", type=known(SETS), default=list(SETS), metavar="A,B")
     parser.add_argument("--backbones", type=known(BACKBONES), default=list(BACKBONES), metavar="A,B")
-    parser.add_argument("--strategies", type=names, default=[], metavar="A,B", help="beside the default and uniform")
-    parser.add_argument("--heads", type=names, default=[], metavar="A,B")
+    parser.add_argument(
+        "--strategies", type=names, default=[], metavar="A,B", help="such as margin+logistic, beside the default"
+    )
     parser.add_argument(
         "--seeds", type=int, default=20, help=f"of each method; of the original's recipe {RECIPE_SEEDS}"
     )

@@ -134,8 +134,8 @@ def downloaded(requirement: str, folder: Path) -> Path:
 SETS = {
     found.name: found
     for found in (
-        PhotographSet("caltech-animals", _caltech_animals, 25, 500),
+        PhotographSet("caltech-animals", _caltech_animals, 25, 400),
         PhotographSet("camtrap-mini", _camtrap_mini, 10, 200, has_sequences=True),
-        PhotographSet("solar-cells", _solar_cells, 25, 500),
+        PhotographSet("solar-cells", _solar_cells, 25, 400),
     )
 }

@@ -142,6 +142,13 @@ def test_the_default_a_uniform_draw_and_the_reference_program_are_always_compare
     assert len({method.name for method in both}) == len(both)
 
 
+def test_a_strategy_may_come_with_a_head_of_its_own_and_so_does_a_uniform_draw() -> None:
+    names = {method.name for method in methods_of(["entropy+mlp", "margin"], [])}
+    assert names == {default_method().name, "entropy+mlp", "margin", "uniform", "uniform+mlp", "seed_recipe"}
+    with pytest.raises(UnknownNameError, match="Did you mean 'logistic'"):
+        methods_of(["entropy+logistics"], [])
+
+
 def test_a_misspelt_name_is_said_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'entropy'"):
         methods_of(["entropie"], [])
