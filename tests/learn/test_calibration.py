@@ -85,6 +85,7 @@ def test_images_of_one_group_are_never_on_both_sides(monkeypatch: pytest.MonkeyP
     assert sorted(group for groups in left_out for group in groups) == list(range(9))
 
 
+@pytest.mark.slow
 def test_the_better_head_is_chosen_and_of_equal_ones_the_first() -> None:
     draw = np.random.default_rng(0)
     vectors = draw.random((400, 2), dtype=np.float32)

@@ -119,6 +119,7 @@ def test_replays_in_processes_are_those_made_in_this_one(season: Path, tmp_path:
     assert here == {path.name: path.read_bytes() for path in (tmp_path / "beside").iterdir()}
 
 
+@pytest.mark.slow
 def test_the_files_that_people_read_say_what_the_replays_came_to(season: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     make_all(season, runs, plans(2), processes=1)
