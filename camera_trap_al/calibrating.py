@@ -29,7 +29,8 @@ FORMAT = 1
 # that the others cannot, few labels do not show, and comparing it takes ten times as long.
 COMPARED, MANY_LABELS = ("semi", "logistic", "mlp"), 500
 USE_UNLABELLED = frozenset({"semi", "logistic"})
-SAMPLE_ROWS = 4096
+# Images without a label that are looked at, and of these the ones that a head learns from too.
+SAMPLE_ROWS, TAUGHT_ROWS = 4096, 2048
 # Choice and temperature change slowly: they are looked at again with a tenth more or fewer labels.
 GROWTH = 1.1
 MIXER = np.uint64(0x9E3779B97F4A7C15)
@@ -108,21 +109,21 @@ def heads_to_compare(choice: str, n_labels: int) -> tuple[str, ...]:
 
 
 def unlabelled_sample(work: Work, learner: int, *names: str) -> FloatArray | None:
-    """Return the (m, d) vectors of at most 4,096 images without a label, drawn evenly, or None if no head uses them."""
+    """Return the (m, d) vectors of at most 2,048 images without a label, drawn evenly, or None if no head uses them."""
     if USE_UNLABELLED.isdisjoint(names):
         return None
-    vectors, _ = pool_sample(work, learner)
+    vectors, _ = pool_sample(work, learner, TAUGHT_ROWS)
     return vectors if len(vectors) else None
 
 
-def pool_sample(work: Work, learner: int) -> tuple[FloatArray, int]:
-    """Return the (m, d) vectors of at most 4,096 images without a label, drawn evenly, and of how many they were drawn."""
+def pool_sample(work: Work, learner: int, most: int = SAMPLE_ROWS) -> tuple[FloatArray, int]:
+    """Return the (m, d) vectors of at most so many images without a label, drawn evenly, and of how many they were drawn."""
     rows, hashes = work.catalog.askable()
     covered = work.vectors(learner).usable(rows)
     rows, hashes = rows[covered], hashes[covered]
     # Drawn by the images' own hashes, so that the sample changes little while the pool grows and is labelled.
     mixed = (hashes ^ np.uint64(work.seed("sample"))) * MIXER
-    order = np.argsort(mixed, kind="stable")[:SAMPLE_ROWS]
+    order = np.argsort(mixed, kind="stable")[:most]
     return read_finite(work, learner, rows[order]), len(rows)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from camera_trap_al.calibrating import COMPARED, GROWTH, SAMPLE_ROWS, heads_to_compare
+from camera_trap_al.calibrating import COMPARED, GROWTH, TAUGHT_ROWS, heads_to_compare
 from camera_trap_al.config import Config, QueryConfig
 from camera_trap_al.core.acquisition import key_priority
 from camera_trap_al.core.composition import Askable, compose, n_random
@@ -292,7 +292,7 @@ def _in_order(season: Season, rows: IntArray) -> IntArray:
 
 def _sample(season: Season, open_: IntArray) -> FloatArray:
     """Return the vectors of a sample of the rows without a label, which changes little from round to round."""
-    return np.ascontiguousarray(season.vectors[in_random_order(season, open_, 0)[:SAMPLE_ROWS]])
+    return np.ascontiguousarray(season.vectors[in_random_order(season, open_, 0)[:TAUGHT_ROWS]])
 
 
 def measure(season: Season, known: IntArray, fitted: Fitted | None) -> dict[str, Any]:

@@ -103,7 +103,8 @@ def cover(points: Vectors, weights: Vectors, squared: Vectors, radius: float, n:
     """Return the places of n points, each the one that adds most to what those before it cover of all points.
 
     A point covers another by exp(-squared distance / (2 radius)). The first one of those that add the same. What a point
-    adds never grows, so that few are computed anew for each choice; calls `tick` each time.
+    adds never grows, so that few are computed anew for each choice; calls `tick` each time. Memory is 4 bytes for each of
+    the s * s pairs.
 
     Parameters
     ----------
@@ -114,21 +115,22 @@ def cover(points: Vectors, weights: Vectors, squared: Vectors, radius: float, n:
 
     Source: greedy maximisation of a submodular function, Nemhauser, Wolsey and Fisher 1978; lazily, Minoux 1978.
     """
-    exact, worth, covered = (
-        np.asarray(points, np.float64),
-        np.asarray(weights, np.float64),
-        np.exp(squared / (-2 * radius)),
-    )
+    exact, worth = np.asarray(points, np.float64), np.asarray(weights, np.float64)
+    lengths = _squared_lengths(exact)
+    covered = np.exp(np.asarray(squared, np.float32) / np.float32(-2 * radius))
+    by = np.empty((len(exact), len(exact)), np.float32)
+    most, chosen = np.zeros(len(exact)), np.zeros(n, np.intp)
 
-    def added(places: Places) -> npt.NDArray[np.float64]:
-        by = np.exp(squared_distances(exact[places], exact).astype(np.float64) / (-2 * radius))
-        gains: npt.NDArray[np.float64] = np.maximum(by - covered, 0) @ worth
+    def added(places: Places | slice) -> npt.NDArray[np.float64]:
+        gains: npt.NDArray[np.float64] = np.maximum(by[places] - covered, 0) @ worth
         return gains
 
     rows = max(1, TILE_CELLS // len(exact))
-    most, chosen = np.zeros(len(exact)), np.zeros(n, np.intp)
     for start in range(0, len(exact), rows):
-        most[start : start + rows] = added(np.arange(start, min(start + rows, len(exact))))
+        tile = slice(start, min(start + rows, len(exact)))
+        squared_here = _apart(lengths[tile, None] + lengths, exact[tile] @ exact.T)
+        np.exp(squared_here / np.float32(-2 * radius), out=by[tile])
+        most[tile] = added(tile)
         tick()
     is_new = np.ones(len(exact), bool)
     for i in range(n):
@@ -138,7 +140,7 @@ def cover(points: Vectors, weights: Vectors, squared: Vectors, radius: float, n:
             most[again], is_new[again] = added(again), True
             tick()
         chosen[i], most[place] = place, -1
-        covered = np.maximum(covered, np.exp(squared_distances(exact[place : place + 1], exact)[0] / (-2 * radius)))
+        covered = np.maximum(covered, by[place])
         is_new[:] = most < 0
     return chosen
 

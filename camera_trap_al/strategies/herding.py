@@ -10,9 +10,9 @@ import numpy.typing as npt
 from camera_trap_al.core.acquisition import FloatArray, key_priority, margin_score
 from camera_trap_al.core.geometry import cover, nearest
 from camera_trap_al.strategies import WITHOUT_CLASSES, Pool, PoolBlock, strategies
-from camera_trap_al.strategies.shortlist import shortlist, size_for
+from camera_trap_al.strategies.shortlist import shortlist
 
-LEAST_ROWS, MOST_ROWS, MOST_MARKS = 5_000, 10_000, 1_000
+MOST_ROWS, MOST_MARKS = 3_000, 1_000
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,8 @@ class UncertaintyHerdingSampling:
     before there is a classifier. The radius r shrinks as labels come: it is the usual distance of a row to the nearest of
     as many rows as are labelled or asked for.
 
-    The shortlist is 20 n, at least 5,000 and at most 10,000 rows, drawn in proportion to their uncertainty, each of which
-    stands for as much of the pool as its uncertainty and its chance say. A smaller pool is looked at whole. A larger
-    request is filled by that draw.
+    The shortlist is 3,000 rows, drawn in proportion to their uncertainty, each of which stands for as much of the pool as
+    its uncertainty and its chance say. A smaller pool is looked at whole. A larger request is filled by that draw.
 
     Source: Bae, Oliveira and Sutherland 2025, "Uncertainty herding: one active learning method for all label budgets"
     (arXiv:2412.20644); the draw is priority sampling, Duffield, Lund and Thorup 2007.
@@ -40,9 +39,8 @@ class UncertaintyHerdingSampling:
             chance = (key_priority(block.key_hashes, seed) >> np.uint64(11)).astype(np.float64) + 1
             return uncertainty(block.proba) * (2.0**53 / chance)
 
-        most = size_for(n, least=LEAST_ROWS, most=MOST_ROWS)
-        short = shortlist(pool, most + 1, seed, priority)
-        size = min(len(short.rows), MOST_ROWS, most)
+        short = shortlist(pool, max(n, MOST_ROWS) + 1, seed, priority)
+        size = min(len(short.rows), MOST_ROWS)
         if not size or not short.embeddings.shape[1]:
             return short.rows[:n]
         points = short.embeddings[:size]

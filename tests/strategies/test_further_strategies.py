@@ -51,7 +51,6 @@ def test_uncertainty_herding_covers_what_is_uncertain() -> None:
 
 @pytest.mark.parametrize("most", [40, 20])
 def test_uncertainty_herding_of_a_large_pool_asks_as_of_all_of_it(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("camera_trap_al.strategies.herding.LEAST_ROWS", most)
     monkeypatch.setattr("camera_trap_al.strategies.herding.MOST_ROWS", most)
     proba = np.concatenate([np.tile([0.98, 0.02], (900, 1)), unsure(100)]).astype(np.float32)
     pool = MadePool(proba, clouds(900, 50, 50), classes=("a", "b"))

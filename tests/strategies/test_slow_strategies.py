@@ -145,11 +145,11 @@ def test_a_shortlist_of_a_larger_pool_is_cut_as_the_pool_likes(name: str, monkey
         "graph_density",
         "hierarchical",
         "kcenter",
-        "herding",
         "novelty",
     ):
         monkeypatch.setattr(f"camera_trap_al.strategies.{module}.LEAST_ROWS", 0)
-    monkeypatch.setattr("camera_trap_al.strategies.typiclust.MOST_ROWS", 60)
+    for module in ("herding", "typiclust"):
+        monkeypatch.setattr(f"camera_trap_al.strategies.{module}.MOST_ROWS", 60)
     pool = random_pool(200, 30)
     found = pool.paths_of(strategies[name].query(pool, 3, 1))
     for block, order in [(1, 0), (50, 7), (64, 0)]:
