@@ -63,10 +63,10 @@ class QueryConfig:
         "uncertainty_herding", "How images are chosen: see docs/strategies.md.", alias="active_learning_strategy"
     )
     first: str = option(
-        "embedded",
-        "Before there is a classifier. embedded: ask once a thousand images are embedded (minutes), by the strategy if it"
-        " can choose by that, which saves labels; now: ask at once, for random images; wait: ask for nothing.",
-        choices=("now", "embedded", "wait"),
+        "auto",
+        "Before there is a classifier. embedded: ask when a thousand images are embedded (a minute), by the strategy, which"
+        " saves labels; now: at once, at random; auto: embedded up to 10,000 images, else now; wait: ask for nothing.",
+        choices=("auto", "embedded", "now", "wait"),
     )
     min_answered: float = option(0.9, "Fraction of a request that must be answered before the next one.", low=0)
     budget: int = option(0, "Images that may be asked for in all. 0: no limit.", low=0)

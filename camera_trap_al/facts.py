@@ -10,7 +10,7 @@ from typing import Any
 from camera_trap_al.calibrating import fit_digest, fit_rows, is_calibrated
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.core.matching import class_name_problem, folded
-from camera_trap_al.core.steps import Facts, next_job
+from camera_trap_al.core.steps import Facts, next_job, waits_for_embeddings
 from camera_trap_al.lock import is_held
 from camera_trap_al.store import embeddings, generations
 from camera_trap_al.store.json_files import read_object
@@ -131,7 +131,7 @@ def _round_facts(work: Work, facts: Facts, rounds_left: float) -> Facts:
         askable, coming = covered, len(rows) - covered
         starved = coming > 0 and not askable and facts.uncovered > 0 and rounds_left > 0
     first = work.config.query.first
-    if (first == "wait" and not facts.checkpoint) or (first == "embedded" and not facts.learner):
+    if (first == "wait" and not facts.checkpoint) or (waits_for_embeddings(first, len(rows)) and not facts.learner):
         askable, coming = 0, askable + coming
     if rounds_left <= 0:
         askable, coming = 0, 1

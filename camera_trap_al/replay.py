@@ -17,6 +17,7 @@ from camera_trap_al.core.acquisition import key_priority
 from camera_trap_al.core.composition import Askable, compose, n_random
 from camera_trap_al.core.grouping import Mask
 from camera_trap_al.core.seeds import seed_from
+from camera_trap_al.core.steps import waits_for_embeddings
 from camera_trap_al.embed_jobs import FIRST_ROWS
 from camera_trap_al.errors import UnknownNameError
 from camera_trap_al.learn.calibration import calibrate
@@ -250,7 +251,7 @@ def choose(pool: ReplayPool, method: Method, n: int, seed: int, rules: Rules) ->
     the reference program and the uniform draw, which others are compared with, are taken as they are.
     """
     # The program asks before anything is embedded, or once the first images are.
-    has_embeddings = rules.first != "now" or len(pool.known) > 0
+    has_embeddings = len(pool.known) > 0 or waits_for_embeddings(rules.first, pool.season.n_pool)
     if not len(pool.known) and len(pool.open) > 2 * FIRST_ROWS:
         pool = pool.only(np.isin(pool.open, in_random_order(pool.season, pool.open, seed)[:FIRST_ROWS]))
     name = usable_strategy(method.strategy, has_classifier=pool.fitted is not None, has_embeddings=has_embeddings)

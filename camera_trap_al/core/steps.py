@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 FINISHED = "finished"
+FEW_IMAGES = 10_000
 
 
 @dataclass(frozen=True)
@@ -147,3 +148,11 @@ def next_step(facts: Facts, resting: Set[str] = frozenset()) -> Step:
             if f"{rule.name}:{subject}" not in resting:
                 return Step(rule.name, subject)
     raise AssertionError("WAITING is always due")
+
+
+def waits_for_embeddings(first: str, n_images: int) -> bool:
+    """Return whether the first request waits for embeddings, by `query.first` and how many images there are to label.
+
+    In a large pool many labels will be asked for, of which those of the first request are few, and a person is at hand now.
+    """
+    return first == "embedded" or (first == "auto" and n_images <= FEW_IMAGES)
