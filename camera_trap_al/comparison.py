@@ -139,15 +139,21 @@ def write_comparison(out: Path, replays: Replays, facts: Mapping[str, Any]) -> d
     shown = {}
     for score, name in SCORES.items():
         best, head = replays.best(score)
-        curves = [_curve(replays, method, score) for method in replays.methods]
+        curves = [curve_of(replays, method, score) for method in replays.methods]
         shown[name] = (curves, best, f"{head}, all labels")
-    atomic.replace_bytes(out / PICTURE, replay_figure(shown, f"{SHOWN_SHARE} % of the best", SHOWN_SHARE / 100))
+    atomic.replace_bytes(out / PICTURE, picture(shown))
     said = {"format": FORMAT, **facts, **summary(replays)}
     atomic.replace_json(out / SUMMARY, said)
     return said
 
 
-def _curve(replays: Replays, method: Method, score: str) -> Curve:
+def picture(shown: Mapping[str, tuple[Sequence[Curve], float, str]]) -> bytes:
+    """Return a PNG with a panel for each title: its curves, the best score with all labels, and what reached that."""
+    return replay_figure(shown, f"{SHOWN_SHARE} % of the best", SHOWN_SHARE / 100)
+
+
+def curve_of(replays: Replays, method: Method, score: str) -> Curve:
+    """Return what a method knows by how many labels it asked for, and its part in a picture."""
     asked, curves = replays.curves(method.name, score)
     role = {replays.default: "default", replays.uniform_for(replays.default): "uniform", SEED_RECIPE: "recipe"}.get(
         method.name, ""

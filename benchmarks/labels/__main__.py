@@ -36,25 +36,35 @@ def main(arguments: list[str] | None = None) -> int:
 
     end = time.monotonic() + given.minutes * 60
     results: dict[str, dict[str, Any]] = {}
+    panels: dict[str, Any] = {}
     is_interrupted = False
     try:
         for backbone in given.backbones:
             for name in given.sets:
-                results |= _replayed(SETS[name], backbone, given, end)
+                results |= _replayed(SETS[name], backbone, given, end, panels)
     except KeyboardInterrupt:
         is_interrupted = True
     said = {"commit": commit(ROOT), "when": datetime.now(timezone.utc).isoformat(timespec="seconds")}
     said |= {"machine": machine(), "overall": overall(results), "sets": results}
     if given.json:
         given.json.write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if given.picture and panels:
+        from camera_trap_al.comparison import picture
+
+        given.picture.write_bytes(picture(panels))
     print(table(results))
     print(json.dumps(said["overall"], indent=1))
     return 130 if is_interrupted else 0
 
 
-def _replayed(chosen: PhotographSet, backbone: str, given: argparse.Namespace, end: float) -> dict[str, dict[str, Any]]:
-    """Return what the replays of one set with one network come to, by their name; nothing where it cannot be had."""
-    from benchmarks.labels.figures import rare_recall
+def _replayed(
+    chosen: PhotographSet, backbone: str, given: argparse.Namespace, end: float, panels: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return what the replays of one set with one network come to, by their name; nothing where it cannot be had.
+
+    With the first network the curves of the default, a uniform draw and the original's recipe are put into `panels`.
+    """
+    from benchmarks.labels.figures import panel, rare_recall
     from camera_trap_al.comparison import Replays, write_comparison
     from camera_trap_al.replay import Rules, default_method, methods_of
     from camera_trap_al.replays import make_all, mark_of, plans_for
@@ -89,6 +99,8 @@ def _replayed(chosen: PhotographSet, backbone: str, given: argparse.Namespace, e
     facts = {"left_out": left_out, "n_pool": season.n_pool, "n_validation": len(season.labels) - season.n_known}
     said = write_comparison(out, replays, facts)
     said["rare_recall"] = {method.name: rare_recall(season, replays, method.name) for method in replays.methods}
+    if backbone == BACKBONES[0]:
+        panels[f"{chosen.name}: macro F1"] = panel(replays)
     return {out.name: said}
 
 
@@ -128,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--budget", type=int, default=0, help="labels in all, where the set's own are too many")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no replay later than this")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the curves of the default there, too")
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of the sets that are in no package")
     parser.add_argument("--folder", type=Path, default=CACHE, help="for photographs, features and replays")
     return parser

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from camera_trap_al.comparison import SCORES, Replays, as_text
+from camera_trap_al.comparison import SCORES, Replays, as_text, curve_of
+from camera_trap_al.learn.replay_figure import Curve
 from camera_trap_al.replay import SEED_RECIPE
 from camera_trap_al.replay_season import Season
 
@@ -34,6 +35,14 @@ def rare_recall(season: Season, replays: Replays, method: str) -> dict[str, floa
                 hits = np.array(point["hits"])[rarest] / validation[rarest]
                 found.setdefault(str(point["asked"]), []).append(float(hits.mean()))
     return {asked: round(float(np.mean(values)), 4) for asked, values in found.items()}
+
+
+def panel(replays: Replays, score: str = "macro_f1") -> tuple[list[Curve], float, str]:
+    """Return what a picture shows of one set: the default, the uniform draw with its head, and the original's recipe."""
+    shown = {replays.default, replays.uniform_for(replays.default), SEED_RECIPE}
+    best, head = replays.best(score)
+    curves = [curve_of(replays, method, score) for method in replays.methods if method.name in shown]
+    return curves, best, f"{head}, all labels"
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from made_season import made_season
 
-from benchmarks.labels.figures import overall, rare_recall, table
+from benchmarks.labels.figures import overall, panel, rare_recall, table
 from benchmarks.labels.sets import Photograph, PhotographSet, laid_out
+from camera_trap_al.comparison import Replays
+from camera_trap_al.replay import Method
 
 
 def photographs(data: Path, folder: Path) -> Iterator[Photograph]:
@@ -90,3 +92,22 @@ def test_recall_is_of_images_and_not_of_guesses() -> None:
     none = np.zeros(3, int).tolist()
     replays: Any = SimpleNamespace(points={"margin": {0: [{"asked": 50, "hits": none}]}})
     assert rare_recall(season, replays, "margin") == {"50": 0.0}
+
+
+def test_a_panel_shows_the_default_its_uniform_draw_and_the_original_and_nothing_else() -> None:
+    names = {
+        "ours": ("margin", "mlp"),
+        "other": ("entropy", "mlp"),
+        "uniform": ("uniform", "mlp"),
+        "seed_recipe": ("margin", "seed_recipe"),
+    }
+    methods = tuple(Method(name, *what) for name, what in names.items())
+    points = {name: {0: [{"asked": 0, "macro_f1": 0.2}, {"asked": 10, "macro_f1": 0.6}]} for name in names}
+    replays = Replays(methods, points, {"mlp": [{"macro_f1": 0.9}], "semi": [{"macro_f1": 0.8}]}, "ours")
+    curves, best, who = panel(replays)
+    assert [(curve.name, curve.role) for curve in curves] == [
+        ("ours", "default"),
+        ("uniform", "uniform"),
+        ("seed_recipe", "recipe"),
+    ]
+    assert (best, who) == (0.9, "mlp, all labels") and curves[0].scores.tolist() == [[0.2, 0.6]]
