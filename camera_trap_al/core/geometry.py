@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-TILE_CELLS = 2**20
+TILE_CELLS, SMALL_TILE_CELLS = 2**20, 2**18
 MOST_AT_ONCE = 64
 AT_ONCE = 32
 LLOYD_ROUNDS = 20
@@ -125,7 +125,7 @@ def cover(points: Vectors, weights: Vectors, squared: Vectors, radius: float, n:
         gains: npt.NDArray[np.float64] = np.maximum(by[places] - covered, 0) @ worth
         return gains
 
-    rows = max(1, TILE_CELLS // len(exact))
+    rows = max(1, SMALL_TILE_CELLS // len(exact))
     for start in range(0, len(exact), rows):
         tile = slice(start, min(start + rows, len(exact)))
         squared_here = _apart(lengths[tile, None] + lengths, exact[tile] @ exact.T)

@@ -51,8 +51,9 @@ def label_and_run(label: Callable[[], int], loop: Loop) -> None:
 
 @pytest.mark.slow
 def test_auto_compares_after_the_request_is_out_and_the_next_fit_uses_the_choice(
-    new_season: Callable[..., Season], caplog: pytest.LogCaptureFixture
+    new_season: Callable[..., Season], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(calibrating, "MANY_LABELS", 20)
     season = new_season(**UNTRAINED)
     steps: list[str] = []
     label = season.person()
@@ -219,3 +220,9 @@ def test_an_embedding_that_is_no_number_names_its_image(
         name = Path(work.catalog.keys_of(rows[1:2])[0].file).name
         with pytest.raises(ModelError, match=rf"embedding of .*{name} holds something that is no number"):
             calibrating.read_finite(work, learner.number, rows[:3])
+
+
+@pytest.mark.parametrize(("n", "expected"), [(499, ("semi", "logistic")), (500, ("semi", "logistic", "mlp"))])
+def test_the_perceptron_takes_part_once_there_are_many_labels(n: int, expected: tuple[str, ...]) -> None:
+    assert calibrating.heads_to_compare("auto", n) == expected
+    assert calibrating.heads_to_compare("mlp", n) == ("mlp",)
