@@ -23,7 +23,13 @@ setup(
     packages=[*find_packages(include=["camera_trap_al", "camera_trap_al.*"]), SERVICE],
     package_dir={SERVICE: "service"},
     package_data={
-        SERVICE: ["demo_pictures/**/*", "camera-trap-al.service"],
+        SERVICE: [
+            "demo_pictures/**/*",
+            "camera-trap-al.service",
+            "camera-trap-al-user.service",
+            "windows-task.ps1",
+            "Containerfile",
+        ],
         "camera_trap_al.learn": ["fonts/*"],
     },
     # Lower bounds are also those of known holes: files that run code or crash their reader.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from camera_trap_al.config_sequences import SequencesConfig
+from camera_trap_al.config_service import DaemonConfig, LogConfig, NotifyConfig, ReportConfig
 from camera_trap_al.errors import UsageError
 from camera_trap_al.option import option
 from camera_trap_al.registry import did_you_mean
@@ -237,30 +238,11 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True)
-class DaemonConfig:
-    """The running program."""
+class ExportConfig:
+    """What an export says to those who get it."""
 
-    worker: str = option(
-        "process",
-        "Where networks are trained. process: beside the rounds; inline: between them.",
-        choices=("process", "inline"),
-    )
-    resume: bool = option(
-        True,
-        "Go on with the networks and embeddings of earlier runs. false: each start sets them aside and learns anew from all"
-        " labels, which are always kept.",
-        alias="use_checkpoints",
-    )
-    rescan_s: float = option(600.0, "Seconds between two searches for new images.", low=1)
-    poll_s: float = option(
-        5.0, "Seconds between two looks into new_labels_bin, beside the system's own notices.", low=0.05
-    )
-    seed: int = option(0, "Seed of all random choices. 0: taken from the work folder's own number.", low=0)
-    state_dir: str = option(
-        "", "Local folder for private files, where the work folder is on a network share. Empty: the work folder."
-    )
-    min_free_mb: float = option(
-        64.0, "Megabytes that must be free on the disk before anything is begun; with less, it waits.", low=0
+    licence: str = option(
+        "", "What others may do with the exported classifier, such as CC BY 4.0. Empty: the owner of the data decides."
     )
 
 
@@ -282,7 +264,11 @@ class Config:
     loader: LoaderConfig = LoaderConfig()
     classifier: ClassifierConfig = ClassifierConfig()
     validation: ValidationConfig = ValidationConfig()
+    export: ExportConfig = ExportConfig()
     daemon: DaemonConfig = DaemonConfig()
+    report: ReportConfig = ReportConfig()
+    log: LogConfig = LogConfig()
+    notify: NotifyConfig = NotifyConfig()
 
     def flat(self) -> dict[str, Any]:
         """Return every option as `group.name` → value, tuples as lists."""

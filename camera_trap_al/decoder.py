@@ -24,9 +24,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from camera_trap_al.core.crops import Wanted
 from camera_trap_al.core.records import Box
 from camera_trap_al.errors import ImageUnreadableError
-from camera_trap_al.images import DecodeLimits, content_hash, decode, read_file
+from camera_trap_al.images import DecodeLimits, content_hash, decode_wanted, read_file
 
 COMMAND = (sys.executable, "-m", "camera_trap_al.decoder")
 FRAME = struct.Struct("<II")
@@ -154,7 +155,14 @@ def main() -> None:
     _send({"ready": True})
     while True:
         request = json.loads(requests.get())
-        _answer(Path(request["path"]), request["px"], Box(*request["box"]) if request["box"] else None, limits)
+        _answer(Path(request.pop("path")), wanted_of(request), limits)
+
+
+def wanted_of(request: dict[str, Any]) -> Wanted:
+    """Return what a request, as JSON holds it, wants of an image."""
+    box, squares = request["box"], request["squares"]
+    boxes = None if squares is None else tuple(Box(*square) for square in squares)
+    return Wanted(request["px"], Box(*box) if box else None, boxes, request["padding"])
 
 
 def _listen(requests: queue.SimpleQueue[bytes]) -> None:
@@ -163,14 +171,15 @@ def _listen(requests: queue.SimpleQueue[bytes]) -> None:
     os._exit(0)
 
 
-def _answer(path: Path, px: int, box: Box | None, limits: DecodeLimits) -> None:
+def _answer(path: Path, wanted: Wanted, limits: DecodeLimits) -> None:
     try:
         data = read_file(path, limits)
         _send({"content": content_hash(data)})
         _set_alarm(limits.decode_s + ALARM_GRACE_S)
         _fail_as_told(path.name)
-        found = decode(data, path.name, px=px, box=box, limits=limits)
-        _send({"format": found.format, "taken": found.taken}, found.image.tobytes())
+        found = decode_wanted(data, path.name, wanted, limits)
+        pixels = b"".join(picture.image.tobytes() for picture in found)
+        _send({"format": found[0].format, "taken": found[0].taken}, pixels)
     except ImageUnreadableError as error:
         _send({"problem": [error.code, str(error)]})
     except MemoryError:

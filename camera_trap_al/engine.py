@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from camera_trap_al.core.crops import Wanted
 from camera_trap_al.core.records import Box
 from camera_trap_al.decoder import COMMAND, Decoder, DecoderGone
 from camera_trap_al.errors import ImageUnreadableError, StopRequested
@@ -31,7 +32,7 @@ from camera_trap_al.images import (
     DecodeLimits,
     Picture,
     content_hash,
-    decode,
+    decode_wanted,
     read_file,
 )
 
@@ -56,7 +57,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as read: (px, px, 3) uint8 pixels, RGB, upright; `images.content_hash` and `capture_time` of its file."""
+    """An image as read: uint8 pixels, RGB, upright; `images.content_hash` and `capture_time` of its file.
+
+    `pixels` are (px, px, 3), or (n, px, px, 3) of n crops.
+    """
 
     pixels: np.ndarray
     content: str
@@ -123,22 +127,33 @@ class Decoders:
             The file could not be read; `TimeoutError` where that took two minutes.
         StopRequested
         """
-        path = Path(path)
+        return self._read(Path(path), Wanted(px, box), stop)
+
+    def read_crops(
+        self, path: Path | str, boxes: Sequence[Box], *, px: int = IMAGE_PX, padding: float = 1.0
+    ) -> Decoded:
+        """Decode an image once, and cut the square around each of n >= 1 boxes out of it, as `core.crops` says.
+
+        Raises as `read`.
+        """
+        return self._read(Path(path), Wanted(px, None, tuple(boxes), padding), None)
+
+    def _read(self, path: Path, wanted: Wanted, stop: threading.Event | None) -> Decoded:
         with self._turns:
             for is_last_try in (False, True):
                 if self._closed or (stop is not None and stop.is_set()):
                     raise StopRequested
                 if self.in_threads:
-                    return self._read_in_thread(path, px, box)
+                    return self._read_in_thread(path, wanted)
                 try:
                     with self._child(stop) as child:
-                        return self._ask(child, path, px, box, is_last_try=is_last_try)
+                        return self._ask(child, path, wanted, is_last_try=is_last_try)
                 except DecoderGone:
                     # Killed from outside, perhaps: one more try tells a bad file from bad luck.
                     continue
                 except _CannotStart as error:
                     self._note_threads(f"no process for decoding can be started ({error})")
-            return self._read_in_thread(path, px, box)
+            return self._read_in_thread(path, wanted)
 
     def close(self) -> None:
         """End all children. Calls under way raise `StopRequested`."""
@@ -152,10 +167,10 @@ class Decoders:
         for child in idle:
             self._discard(child)
 
-    def _ask(self, child: Decoder, path: Path, px: int, box: Box | None, *, is_last_try: bool) -> Decoded:
+    def _ask(self, child: Decoder, path: Path, wanted: Wanted, *, is_last_try: bool) -> Decoded:
         """Let a child read one image. Raises as `read`, and `DecoderGone` where another try is due."""
         try:
-            child.send({"path": str(path), "px": px, "box": box})
+            child.send({"path": str(path), **wanted._asdict()})
             head, _ = child.receive(READ_S)
         except DecoderGone:
             self._check_stopped(child)
@@ -180,10 +195,10 @@ class Decoders:
         if "format" not in answer:
             _raise_said(answer, path, content)
         self._note_format(path, str(answer["format"]))
-        self._compare(path, px, box, time.perf_counter() - started)
-        return Decoded(_as_array(pixels, px), content, int(answer["taken"]))
+        self._compare(path, wanted, time.perf_counter() - started)
+        return Decoded(_as_array(pixels, wanted), content, int(answer["taken"]))
 
-    def _compare(self, path: Path, px: int, box: Box | None, in_process_s: float) -> None:
+    def _compare(self, path: Path, wanted: Wanted, in_process_s: float) -> None:
         """Let a thread decode what a process could, if that is still to be compared; choose after the last."""
         with self._lock:
             self._to_compare -= 1
@@ -193,7 +208,7 @@ class Decoders:
         with contextlib.suppress(ImageUnreadableError, OSError):
             data = read_file(path, self.limits)
             started = time.perf_counter()
-            decode(data, path.name, px=px, box=box, limits=self.limits)
+            decode_wanted(data, path.name, wanted, self.limits)
             with self._lock:
                 self._compared.append((in_process_s, time.perf_counter() - started))
                 is_last = len(self._compared) == COMPARED
@@ -301,14 +316,14 @@ class Decoders:
                 )
             self.in_threads = True
 
-    def _read_in_thread(self, path: Path, px: int, box: Box | None) -> Decoded:
+    def _read_in_thread(self, path: Path, wanted: Wanted) -> Decoded:
         data = read_file(path, self.limits)
         content = content_hash(data)
-        outcome: queue.SimpleQueue[Picture | ImageUnreadableError] = queue.SimpleQueue()
+        outcome: queue.SimpleQueue[list[Picture] | ImageUnreadableError] = queue.SimpleQueue()
 
         def work() -> None:
             try:
-                outcome.put(decode(data, path.name, px=px, box=box, limits=self.limits))
+                outcome.put(decode_wanted(data, path.name, wanted, self.limits))
             except ImageUnreadableError as error:
                 outcome.put(error)
 
@@ -320,8 +335,9 @@ class Decoders:
         if isinstance(result, ImageUnreadableError):
             result.content = content
             raise result
-        self._note_format(path, result.format)
-        return Decoded(_as_array(bytearray(result.image.tobytes()), px), content, result.taken)
+        self._note_format(path, result[0].format)
+        pixels = bytearray(b"".join(picture.image.tobytes() for picture in result))
+        return Decoded(_as_array(pixels, wanted), content, result[0].taken)
 
     def _note_format(self, path: Path, kind: str) -> None:
         """Say once per folder that files there are of another format than their names tell."""
@@ -349,10 +365,11 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-def _as_array(pixels: bytearray, px: int) -> np.ndarray:
+def _as_array(pixels: bytearray, wanted: Wanted) -> np.ndarray:
     import numpy as np
 
-    return np.frombuffer(pixels, np.uint8).reshape(px, px, 3)
+    shape = (wanted.px, wanted.px, 3)
+    return np.frombuffer(pixels, np.uint8).reshape(shape if wanted.squares is None else (-1, *shape))
 
 
 def _crashed(path: Path, content: str) -> ImageUnreadableError:

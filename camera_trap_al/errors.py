@@ -137,7 +137,11 @@ class NotANumberError(DivergedError):
 
 
 class TemplateError(CameraTrapAlError):
-    """A Timelapse template cannot be made or read."""
+    """A Timelapse template cannot be made, read or added to."""
+
+
+class TimelapseDatabaseError(CameraTrapAlError):
+    """A Timelapse image database cannot be read."""
 
 
 def in_words(error: BaseException) -> str:

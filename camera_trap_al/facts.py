@@ -21,6 +21,7 @@ from camera_trap_al.work import Work, all_shards, is_online
 REPORT_ROWS = 100_000
 RESCAN_AWAY_S = 60.0
 REPORT_EVERY_S = 3600.0
+NOT_NOTED = frozenset({"report", "log", "notify"})
 
 
 def read_facts(work: Work, *, worker_runs: bool, rounds_left: float, resting: frozenset[str]) -> Facts:
@@ -206,5 +207,5 @@ def unregistered_classes(work: Work) -> list[str]:
 
 
 def noted_settings(work: Work) -> dict[str, Any]:
-    """Return the settings as the journal holds them."""
-    return work.config.flat()
+    """Return the settings as the journal holds them, without those that no label and no request depends on."""
+    return {key: value for key, value in work.config.flat().items() if key.partition(".")[0] not in NOT_NOTED}

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from camera_trap_al.core.crops import Wanted, square_around
 from camera_trap_al.core.records import Box
 from camera_trap_al.errors import ImageUnreadableError
 
@@ -131,18 +132,25 @@ def decode(
 
     `name` stands in the texts of `ImageUnreadableError`.
     """
+    return decode_wanted(data, name, Wanted(px, box), limits)[0]
+
+
+def decode_wanted(data: bytes, name: str, wanted: Wanted, limits: DecodeLimits = DEFAULT_LIMITS) -> list[Picture]:
+    """Decode the content of an image file once, and return what is wanted of it: a picture, or one for each square."""
     # Settings of the whole library. One process has one configuration.
     ImageFile.LOAD_TRUNCATED_IMAGES = limits.allow_truncated
     Image.MAX_IMAGE_PIXELS = max(limits.max_pixels, 1)
     image = _open(name, data)
     _check_size(name, image, limits)
     try:
-        _use_scaled_decode(image, px, box)
+        _use_scaled_decode(image, wanted)
         image.load()
-        upright = _upright(image)
-        crop = _crop_of(upright, box)
-        resized = _to_rgb(upright).resize((px, px), Image.Resampling.BILINEAR, box=crop)
-        return Picture(resized, image.format or "", capture_time(image))
+        upright, kind, taken = _upright(image), image.format or "", capture_time(image)
+        if wanted.squares is None:
+            size, crop = (wanted.px, wanted.px), _crop_of(upright, wanted.box)
+            return [Picture(_to_rgb(upright).resize(size, Image.Resampling.BILINEAR, box=crop), kind, taken)]
+        upright = _to_rgb(upright)
+        return [Picture(_square(upright, box, wanted.px, wanted.padding), kind, taken) for box in wanted.squares]
     # Decoders of foreign bytes raise whatever they meet (struct.error, IndexError, SyntaxError, MemoryError, …).
     except Exception as error:
         raise _unreadable(name, error) from error
@@ -300,11 +308,13 @@ def _check_size(name: str, image: Image.Image, limits: DecodeLimits) -> None:
         raise ImageUnreadableError(text, code="too_large")
 
 
-def _use_scaled_decode(image: Image.Image, px: int, box: Box | None) -> None:
+def _use_scaled_decode(image: Image.Image, wanted: Wanted) -> None:
     """Let libjpeg skip detail that the resize would average away; other formats decode whole."""
-    smallest = min(box.width, box.height) if box else 1.0
-    wanted = math.ceil(OVERSAMPLING * px / max(smallest, 1e-3))
-    image.draft(image.mode, (wanted, wanted))
+    smallest = min(wanted.box.width, wanted.box.height) if wanted.box else 1.0
+    if wanted.squares:
+        smallest = min(max(box.width, box.height) for box in wanted.squares) * wanted.padding
+    side = math.ceil(OVERSAMPLING * wanted.px / max(smallest, 1e-3))
+    image.draft(image.mode, (side, side))
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -349,6 +359,22 @@ def _crop_of(image: Image.Image, box: Box | None) -> tuple[float, float, float, 
     left, right = _span(box.left, box.width, width)
     top, bottom = _span(box.top, box.height, height)
     return (left, top, right, bottom)
+
+
+def _square(image: Image.Image, box: Box, px: int, padding: float) -> Image.Image:
+    """Return the square around a box; what of it lies outside the image is black."""
+    width, height = image.size
+    left, top, side = square_around(box, width, height, padding=padding)
+    inside = (max(left, 0.0), max(top, 0.0), min(left + side, float(width)), min(top + side, float(height)))
+    size = [
+        min(max(round((end - start) * px / side), 1), px) for start, end in zip(inside[:2], inside[2:], strict=True)
+    ]
+    part = image.resize((size[0], size[1]), Image.Resampling.BILINEAR, box=inside)
+    if size == [px, px]:
+        return part
+    whole = Image.new("RGB", (px, px))
+    whole.paste(part, (round((inside[0] - left) * px / side), round((inside[1] - top) * px / side)))
+    return whole
 
 
 def _span(start: float, length: float, size: int) -> tuple[float, float]:

@@ -48,8 +48,16 @@ class WorkFolder:
         return self.root / "timelapse_predictions.csv"
 
     @property
+    def recognitions(self) -> Path:
+        return self.root / "timelapse_recognitions.json"
+
+    @property
     def audit(self) -> Path:
         return self.root / "timelapse_audit.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
 
     @property
     def bin(self) -> Path:
@@ -90,6 +98,10 @@ class WorkFolder:
     @property
     def reported(self) -> Path:
         return self.data / "reported.json"
+
+    @property
+    def notified(self) -> Path:
+        return self.data / "notified.json"
 
     @property
     def test_results(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,16 @@ from camera_trap_al.core.spreadsheets import is_safe_name
 from camera_trap_al.core.steps import Facts
 from camera_trap_al.exporters import ExportCheckError, ExportSource, exporters, write_check
 from camera_trap_al.labels.lines import LabelLines
+from camera_trap_al.labels.prediction_fields import PredictionFields, read_prediction_fields
 from camera_trap_al.labels.timelapse import Predictions, write_labels, write_predictions, write_problems
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.classifier import fit_classifier, load_classifier, save_classifier
 from camera_trap_al.learn.evaluate import evaluate as measure
 from camera_trap_al.learn.evaluate import write_learning_curve, write_results
 from camera_trap_al.propagation import propagated
+from camera_trap_al.provenance import learned_from, run_facts
+from camera_trap_al.recognising import recognise
+from camera_trap_al.reporting import Source, write_report
 from camera_trap_al.rounds import askable_pool, selector_lines
 from camera_trap_al.space import MB, folder_bytes, require_space, require_space_for_next
 from camera_trap_al.store import atomic, embeddings, generations
@@ -72,6 +76,7 @@ def fit(work: Work, facts: Facts) -> None:
             "n_propagated": len(more),
             "journal": work.journal.end,
             "classes": list(classifier.classes),
+            "learned_from": learned_from(work, classifier, rows, species),
         },
     )
     log.info(
@@ -183,7 +188,7 @@ def evaluate(work: Work) -> None:
     log.info("accuracy: %.3f on %d validation images, with %d labels", metrics["accuracy"], len(rows), n_labels)
 
 
-def export_source(folder: WorkFolder, checkpoint: generations.Generation) -> ExportSource:
+def export_source(folder: WorkFolder, checkpoint: generations.Generation, licence: str) -> ExportSource:
     """Return what an export of a checkpoint is made from."""
     learner = checkpoint.manifest["learner"]
     return ExportSource(
@@ -192,6 +197,7 @@ def export_source(folder: WorkFolder, checkpoint: generations.Generation) -> Exp
         scaler=embeddings.read_scaler(generations.folder_of(folder.embedding, learner)),
         checkpoint=checkpoint.number,
         learner=learner,
+        run=run_facts(folder, checkpoint, licence),
     )
 
 
@@ -199,10 +205,11 @@ def export(work: Work) -> None:
     """Write and check `export/`. Commits: `check.json`, last, whether it passed or not."""
     checkpoint = work.checkpoint()
     assert checkpoint is not None
+    source = export_source(work.folder, checkpoint, work.config.export.licence)
     require_space(work.folder.export, max(work.config.daemon.min_free_mb, 2 * folder_bytes(work.folder.export) / MB))
     atomic.make_folder(work.folder.export)
     try:
-        exporters["onnx"].write(export_source(work.folder, checkpoint), work.folder.export)
+        exporters["onnx"].write(source, work.folder.export)
     except ExportCheckError as error:
         write_check(work.folder.export, checkpoint.number, False, str(error))
         log.warning("export: nothing was published: %s", error)
@@ -215,10 +222,33 @@ def report(work: Work) -> None:
     """Write what the newest checkpoint predicts of the images that have no label. Commits: `reported.json`, last."""
     checkpoint = work.checkpoint()
     assert checkpoint is not None
-    write_predictions(work.folder.predictions, selector_lines(work), predict_pool(work, checkpoint))
+    fields = _prediction_fields(work, checkpoint.manifest["classes"])
+    for remark in fields.remarks:
+        log.info("predictions: %s", remark)
+    if fields.columns:
+        write_predictions(work.folder.predictions, selector_lines(work), predict_pool(work, checkpoint), fields)
+    else:
+        atomic.discard_file(work.folder.predictions)
+    recognise(work, checkpoint)
+    write_report(Source.of(work))
     facts = {"format": 1, "checkpoint": checkpoint.number, "learner": checkpoint.manifest["learner"]}
-    atomic.replace_json(work.folder.reported, facts)
+    atomic.replace_json(work.folder.reported, facts | {"remarks": fields.remarks})
     work.reported_s = time.monotonic()
+
+
+def read_remarks(work: Work) -> list[str]:
+    """Return what the newest report said of how predictions could be written."""
+    try:
+        remarks = read_object(work.folder.reported).get("remarks")
+    except (OSError, ValueError):
+        return []
+    return [str(text) for text in remarks] if isinstance(remarks, list) else []
+
+
+def _prediction_fields(work: Work, classes: Sequence[str]) -> PredictionFields:
+    if work.config.labels.tool != "timelapse":
+        return PredictionFields()
+    return read_prediction_fields(work.pool_root(), classes)
 
 
 def predict_pool(work: Work, checkpoint: generations.Generation) -> Predictions:

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from camera_trap_al.core.decision import Decision, journal_fields
 from camera_trap_al.core.history import History
 from camera_trap_al.core.intake import IntakeSettings, decide
 from camera_trap_al.core.matching import KnownClasses, KnownImages
-from camera_trap_al.core.records import ImageKey, Notice
+from camera_trap_al.core.records import ImageKey, LabelRow, Notice, Rejection
 from camera_trap_al.errors import LabelFileError, UsageError
 from camera_trap_al.labels import receipts
 from camera_trap_al.labels.inbox import BinFile, PrivateCopy, printable_name, take_private_copy
@@ -257,18 +257,37 @@ def decide_file(
 
     `requested` are the images that count as asked for, by default those of all requests; `asks` as in `IntakeSettings`.
     """
-    classes = KnownClasses(
+    source = read_species_csv(path, column=config.labels.column, knows=images.knows)
+    rows = itertools.chain(notices, source.rows)
+    return decide_rows(rows, config, history, catalog, images=images, requested=requested, asks=asks)
+
+
+def known_classes(config: Config, history: History) -> KnownClasses:
+    """Return the classes that a label may name, and the words that are none."""
+    return KnownClasses(
         history.classes,
         skip_words=config.labels.skip_words,
         reserved=config.classes.reserved,
         unlabel_token=config.labels.unlabel_token,
     )
+
+
+def decide_rows(
+    rows: Iterable[LabelRow | Rejection | Notice],
+    config: Config,
+    history: History,
+    catalog: Catalog,
+    *,
+    images: KnownImages,
+    requested: Set[ImageKey] | None = None,
+    asks: bool = True,
+) -> Decision:
+    """Return what would be taken of such rows now, as `decide_file` of a label file. Raises `LabelFileError`."""
     awaited = history.awaited()
-    source = read_species_csv(path, column=config.labels.column, knows=images.knows)
     return decide(
-        itertools.chain(notices, source.rows),
+        rows,
         images=images,
-        classes=classes,
+        classes=known_classes(config, history),
         requested=history.requested if requested is None else requested,
         awaited=awaited,
         current=history.label_of,

@@ -150,7 +150,10 @@ def _warn_of_menu(work: Work) -> None:
     missing = sorted(set(work.history.classes) - set(species.choices)) if species and species.choices else []
     if missing:
         log.warning(
-            "template: the Species menu of %s lacks %s; add it in Timelapse's editor", templates[0], ", ".join(missing)
+            "template: the Species menu of %s lacks %s; close Timelapse, then `camera-trap-al template %s --add-classes`",
+            templates[0],
+            ", ".join(missing),
+            work.folder.root,
         )
 
 

@@ -26,6 +26,17 @@ def fraction(text: str) -> float:
     return value
 
 
+def factor(text: str) -> float:
+    """Return a number in [1, 10]."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= 10:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number between 1 and 10")
+    return value
+
+
 def names(text: str) -> list[str]:
     """Return the names between commas."""
     return [name.strip() for name in text.split(",") if name.strip()]

@@ -2,77 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from camera_trap_al.calibrating import read_numbers
+from camera_trap_al.auditing import Audit, Suspect, audit_seed, judge_labels, worst_of
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.config import Config
 from camera_trap_al.config_file import read_work_config
 from camera_trap_al.core.history import History
-from camera_trap_al.core.matching import folded, shown
-from camera_trap_al.core.records import ImageKey
-from camera_trap_al.core.seeds import seed_from
-from camera_trap_al.core.suspects import find_suspects
+from camera_trap_al.core.matching import shown
 from camera_trap_al.errors import UsageError, WorkFolderError
 from camera_trap_al.labels.lines import SelectorLines
 from camera_trap_al.labels.timelapse import write_selector
 from camera_trap_al.layout import WorkFolder
-from camera_trap_al.learn.calibration import FEWEST_ROWS, predict_left_out
-from camera_trap_al.learn.heads.dense import one_thread
 from camera_trap_al.sequences import sequences_in
 from camera_trap_al.store import atomic, embeddings, generations
 from camera_trap_al.store.journal import read_journal
 from camera_trap_al.work import image_folders
 
 TOP = 50
-# Its one regularised layer, in which images weigh alike, learns no single mistake by heart. Were it classes, mistakes would
-# weigh most where they are most of a rare class.
-HEAD = "logistic"
-# What a class for no animal is called where `classes.empty` does not say.
-EMPTY_NAMES = frozenset({"empty", "blank", "nothing", "none", "no animal"})
 NAME_COLUMNS, PATH_COLUMNS = 20, 44
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A label that is contradicted.
-
-    Parameters
-    ----------
-    path : of the image, from its folder of images on
-    key : None for an image of the training folder, which Timelapse does not show
-    given, looks_like : the label, and what is predicted
-    probability : of what is predicted, in [0, 1]
-    looks_empty : whether that is the class for no animal
-    was_asked : whether a request ever named it, so that another label is a correction
-    """
-
-    path: str
-    key: ImageKey | None
-    given: str
-    looks_like: str
-    probability: float
-    looks_empty: bool
-    was_asked: bool
-
-
-@dataclass(frozen=True)
-class Audit:
-    """The worst labels, and how many there are of what.
-
-    `n_judged` labels of `n_labels` could be compared, `n_contradicted` of these are contradicted, `n_likely` so much that
-    they are probably wrong. `by` is what was left out together: group or image.
-    """
-
-    worst: tuple[Suspect, ...]
-    n_labels: int
-    n_judged: int
-    n_contradicted: int
-    n_likely: int
-    by: str
 
 
 def audit(root: Path, top: int = TOP) -> list[str]:
@@ -109,39 +57,9 @@ def find_worst(folder: WorkFolder, config: Config, history: History, catalog: Ca
     vectors = embeddings.Vectors(
         generations.folder_of(folder.embedding, learner.number), mark, embeddings.read_scaler(learner.folder)
     )
-    rows, species = catalog.labelled()
-    usable = vectors.usable(rows)
-    rows, species = rows[usable], [name for name, good in zip(species, usable, strict=True) if good]
-    if len(rows) < FEWEST_ROWS or len(set(species)) < 2:
-        raise UsageError(
-            f"There are {len(rows)} labels of {len(set(species))} classes, too few to compare.",
-            hint=f"It takes {FEWEST_ROWS} labels of two classes.",
-        )
-    sequences = sequences_in(catalog, config.sequences.gap_s)
-    seed = seed_from(str(config.daemon.seed) if config.daemon.seed else history.identity, "audit")
-    known = read_numbers(vectors, rows, catalog)
-    with one_thread():
-        # Not by folder: other images of a site are the best witnesses of a slip, and those of one burst no witnesses.
-        left = predict_left_out(known, species, sequences.of(rows)[0], HEAD, seed, balanced=False)
-    judged = np.flatnonzero(left.judged)
-    suspects = find_suspects(left.proba[judged], left.targets[judged])
-    worst = judged[suspects.rows[:top]]
-    keys = catalog.keys_of(rows[worst].tolist())
-    is_pool = sequences.places(rows[worst])[1]
-    listed = []
-    for n, (place, key) in enumerate(zip(worst.tolist(), keys, strict=True)):
-        looks_like = left.classes[int(suspects.looks_like[n])]
-        looks_empty = is_empty_class(looks_like, config.classes.empty)
-        probability, was_asked = float(suspects.probability[n]), key in history.requested
-        own = key if is_pool[n] else None
-        listed.append(Suspect(key.path, own, species[place], looks_like, probability, looks_empty, was_asked))
-    n_likely = int(suspects.is_likely.sum())
-    return Audit(tuple(listed), len(rows), len(judged), len(suspects.rows), n_likely, left.by)
-
-
-def is_empty_class(name: str, empty: str) -> bool:
-    """Return whether a class is that for no animal, which the option `classes.empty` names, or else its own name does."""
-    return name == empty if empty else folded(name).replace("_", " ") in EMPTY_NAMES
+    seed, gap_s = audit_seed(config, history), config.sequences.gap_s
+    judged = judge_labels(catalog, vectors, lambda: sequences_in(catalog, gap_s), seed)
+    return worst_of(judged, catalog, history, empty=config.classes.empty, top=top)
 
 
 def table(found: Audit) -> list[str]:

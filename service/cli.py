@@ -14,10 +14,12 @@ from pathlib import Path
 from camera_trap_al.errors import EXIT_PROBLEM, CameraTrapAlError, UsageError
 from camera_trap_al.store import atomic
 from camera_trap_al.version import program_version
-from camera_trap_al_service.arguments import fraction, key_values, whole
+from camera_trap_al_service.arguments import key_values, whole
 from camera_trap_al_service.logs import say, say_text
+from camera_trap_al_service.predict_verb import add_predict
 from camera_trap_al_service.progress import Bars, log_to_terminal
 from camera_trap_al_service.simulate_verb import add_simulate
+from camera_trap_al_service.timelapse_verbs import add_timelapse_verbs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_audit(verbs)
     _add_wishes(verbs)
     _add_results(verbs)
+    add_timelapse_verbs(verbs)
     add_simulate(verbs)
     demo = verbs.add_parser("demo", help="run the whole main job on pictures that come with the program")
     demo.add_argument("--seed", type=whole, default=1, metavar="N", help="seed of all random choices (default 1)")
@@ -143,6 +146,9 @@ def _add_audit(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     audit.add_argument("work", type=Path, metavar="WORK")
     audit.add_argument("--top", type=whole, default=50, metavar="N", help="list the N worst (default 50)")
     audit.set_defaults(verb=_audit)
+    report = verbs.add_parser("report", help="write a page that shows how the work stands (report.html)")
+    report.add_argument("work", type=Path, metavar="WORK")
+    report.set_defaults(verb=_report)
 
 
 def _add_wishes(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -187,20 +193,16 @@ def _add_wishes(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _add_results(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     export = verbs.add_parser("export", help="write the newest classifier for other programs")
     export.add_argument("work", type=Path, metavar="WORK")
-    export.add_argument("--to", type=Path, default=None, metavar="DIR", help="folder to write to (default WORK/export)")
+    place = export.add_mutually_exclusive_group()
+    place.add_argument("--to", type=Path, default=None, metavar="DIR", help="folder to write to (default WORK/export)")
+    place.add_argument("--zip", type=Path, default=None, metavar="FILE.zip", help="one file, to be given to others")
     export.set_defaults(verb=_export)
     evaluate = verbs.add_parser("evaluate", help="measure the newest export on a labelled folder")
     evaluate.add_argument("work", type=Path, metavar="WORK")
     evaluate.add_argument("images", type=Path, metavar="DIR", help="labelled images, one folder a class")
     evaluate.add_argument("--json", action="store_true", help="as JSON")
     evaluate.set_defaults(verb=_evaluate)
-    predict = verbs.add_parser("predict", help="classify a folder of images with an export")
-    predict.add_argument("export", type=Path, metavar="EXPORT_DIR")
-    predict.add_argument("images", type=Path, metavar="IMAGES")
-    predict.add_argument("--out", type=Path, required=True, metavar="FILE.csv")
-    predict.add_argument("--probabilities", action="store_true", help="one column for each class too")
-    predict.add_argument("--min-confidence", type=fraction, default=None, metavar="P", help="below it: unknown")
-    predict.set_defaults(verb=_predict)
+    add_predict(verbs)
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -264,6 +266,13 @@ def _audit(options: argparse.Namespace) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.report import report
+
+    say(report(options.work))
+    return 0
+
+
 def _wish(options: argparse.Namespace, **arguments: object) -> int:
     from camera_trap_al.wishes import ask
 
@@ -321,7 +330,7 @@ def _check(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from camera_trap_al_service.verbs import export
 
-    say(export(options.work, options.to))
+    say(export(options.work, options.to, options.zip))
     return 0
 
 
@@ -332,23 +341,6 @@ def _evaluate(options: argparse.Namespace) -> int:
     metrics = evaluate(options.work, options.images, bars.reporter("classifying"))
     bars.close()
     say_text(json.dumps(metrics, ensure_ascii=False, indent=1) if options.json else metrics_text(metrics))
-    return 0
-
-
-def _predict(options: argparse.Namespace) -> int:
-    from camera_trap_al_service.verbs import predict
-
-    bars = Bars()
-    lines = predict(
-        options.export,
-        options.images,
-        options.out,
-        probabilities=options.probabilities,
-        min_confidence=options.min_confidence,
-        on_progress=bars.reporter("classifying"),
-    )
-    bars.close()
-    say(*lines)
     return 0
 
 

@@ -26,12 +26,13 @@ from camera_trap_al.lease import Lease
 from camera_trap_al.lock import DaemonLock
 from camera_trap_al.loop import Loop, is_idle, is_waiting
 from camera_trap_al.places import is_network
-from camera_trap_al.results import list_all, read_metrics
+from camera_trap_al.results import list_all, read_metrics, read_remarks
 from camera_trap_al.rounds import only_class
 from camera_trap_al.store import atomic
 from camera_trap_al.work import Work, image_folders
 from camera_trap_al.worker import Child, Worker
 from camera_trap_al_service.logs import log_file
+from camera_trap_al_service.notifying import Notifier
 from camera_trap_al_service.progress import Bars
 from camera_trap_al_service.stopping import Stopping
 from camera_trap_al_service.watching import Watch
@@ -87,7 +88,7 @@ def opened(
     _warn_of_share(folder, config)
     lock = DaemonLock.take(folder, on_lost=stopping.tell, wait=stopping.stop.wait)
     try:
-        with log_file(folder.log):
+        with log_file(folder.log, config.log):
             ensure_weights(folder, config, stopping)
             started = time.monotonic()
             log.info("opening %s", folder.root)
@@ -135,10 +136,12 @@ def _warn_of_share(folder: WorkFolder, config: Config) -> None:
 def _run_loop(loop: Loop, until: str, lease: Lease) -> None:
     heart = Heart(loop.work)
     watch = Watch(loop.work.folder.bin, loop.wake.set, also=[loop.work.folder.wishes])
+    notifier = Notifier(loop)
 
     def on_turn(loop: Loop, facts: Facts, step: Step) -> None:
         watch.check()
         heart.beat(loop, facts, step)
+        notifier.turn(loop, facts, step, lambda: hint(loop.work, facts))
 
     loop.on_turn = on_turn
     loop.worker.on_progress = lambda: heart.show(loop)
@@ -153,10 +156,12 @@ def _run_loop(loop: Loop, until: str, lease: Lease) -> None:
     except CameraTrapAlError as error:
         if lease.lost_to is None:
             heart.say_last(loop, "stopped", str(error))
+        notifier.fail(str(error))
         raise
     finally:
         heart.bars.close()
         watch.stop()
+        notifier.close()
 
 
 def _list_the_newest(loop: Loop) -> None:
@@ -329,6 +334,7 @@ def describe(work: Work, facts: Facts, state: str) -> dict[str, Any]:
         "checkpoint": facts.checkpoint,
         "accuracy": metrics.get("accuracy"),
         "advice": work.cached("advice", (facts.checkpoint, facts.estimated), lambda: read_advice(work.folder)),
+        "predictions": work.cached("remarks of the report", facts.reported, lambda: read_remarks(work)),
         "online": facts.online,
         "hint": hint(work, facts) + _away_hint(work),
     }

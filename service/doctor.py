@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from camera_trap_al.errors import in_words
-from camera_trap_al_service import doctor_images, doctor_machine, doctor_template, doctor_work
-from camera_trap_al_service.findings import NOTE, PROBLEM, Case, Finding, problem
+from camera_trap_al_service import doctor_images, doctor_machine, doctor_template, doctor_work, notifying
+from camera_trap_al_service.findings import NOTE, PROBLEM, Case, Finding, finding_line, problem
 
 
 class Check(NamedTuple):
@@ -43,6 +43,7 @@ WORK = (
     Check("journal", doctor_work.check_journal),
     Check("clock", doctor_work.check_clock),
     Check("disk", doctor_work.check_disk),
+    Check("notify", notifying.check_command),
     Check("images", doctor_images.check_images),
     Check("shown", doctor_images.check_shown),
     Check("names", doctor_images.check_names),
@@ -93,11 +94,6 @@ def _why(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}."
     return in_words(error)
-
-
-def finding_line(name: str, finding: Finding) -> str:
-    """Return one line for a person."""
-    return f"{finding.level:<8} {name}: {finding.text}{' → ' if finding.fix else ''}{finding.fix}"
 
 
 def doctor(

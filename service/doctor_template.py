@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from camera_trap_al.catalog.found import POOL
+from camera_trap_al.config import Config
 from camera_trap_al.core.matching import folded
 from camera_trap_al.errors import CameraTrapAlError
-from camera_trap_al.labels.template import NEEDED_FIELDS, Template, find_templates, read_template
+from camera_trap_al.labels.template import NEEDED_FIELDS, OPTIONAL_FIELDS, Template, find_templates, read_template
 from camera_trap_al_service.findings import Case, Finding, note, ok, problem
 
 LONGEST_PATH = 259
 JOURNAL_ENDING = "-journal"
-TYPES = {"FixedChoice": "Choice", "Note": "Note", "Flag": "Flag"}
+TYPES = {"FixedChoice": "Choice", "Note": "Note", "Flag": "Flag", "Counter": "Counter"}
 EXPORTED = ("File", "RelativePath")
 PREDICTED = ("Prediction", "Confidence")
+SHOWN_NAMES = 20
 PICTURE_ENDINGS = (".jpg", ".jpeg")
 
 
@@ -30,18 +33,29 @@ def check_template(case: Case) -> list[Finding]:
         fields = f"{case.config.labels.column} (Choice) and Selected (Flag)"
         text = f"there is no Timelapse template (.tdb) in {root}."
         return [problem(text, f"Make one in Timelapse's Template Editor with the fields {fields}, and save it there.")]
+    found = template_findings(templates, case.config.labels.column)
+    return found or [ok(f"{templates[0].name} has the fields that are needed")]
+
+
+def template_findings(templates: Sequence[Path], column: str) -> list[Finding]:
+    """Return what is wrong with the template of an image folder, the first of those that are there.
+
+    `column` is the data label of the field that holds the species. Nothing to say is said by no finding.
+    """
     found = _place_problems(templates[0])
     if len(templates) > 1:
         names = ", ".join(path.name for path in templates)
         found.append(
-            note(f"there are {len(templates)} templates in {root}: {names}.", "Keep one; move the others away.")
+            note(
+                f"there are {len(templates)} templates in {templates[0].parent}: {names}.",
+                "Keep one; move the others away.",
+            )
         )
     try:
         template = read_template(templates[0])
     except CameraTrapAlError as error:
         return [*found, problem(Exception.__str__(error), error.hint)]
-    found += _field_problems(template, case.config.labels.column)
-    return found or [ok(f"{templates[0].name} has the fields that are needed")]
+    return found + _field_problems(template, column)
 
 
 def _place_problems(path: Path) -> list[Finding]:
@@ -91,8 +105,18 @@ def _field_problems(template: Template, column: str) -> list[Finding]:
         found.append(problem(text, f"Set its default value to false {editor}."))
     missing = [name for name in PREDICTED if template.field(name) is None]
     if missing:
-        text = f"the template has no {' and no '.join(missing)}, so Timelapse imports nothing from timelapse_predictions.csv."
+        lost = "is not written" if len(missing) == len(PREDICTED) else "has no such column"
+        text = f"the template has no {' and no '.join(missing)}, so timelapse_predictions.csv {lost}."
         found.append(note(text, f"To see predictions, add {' and '.join(missing)} as Notes {editor}."))
+    for name, types in OPTIONAL_FIELDS.items():
+        field = template.field(name)
+        if field is not None and field.type not in types:
+            text = (
+                f"the field {name} is of the type {field.type}, so it cannot hold what this program means by that name."
+            )
+            found.append(
+                note(text, f"Make it a {TYPES[types[0]]}, or give your own field another data label {editor}.")
+            )
     for name in (*EXPORTED, column):
         field = template.field(name)
         if field is not None and not field.is_exported:
@@ -103,28 +127,54 @@ def _field_problems(template: Template, column: str) -> list[Finding]:
 
 def check_species(case: Case) -> list[Finding]:
     """The Species menu and the classes of the project are the same."""
-    template = _readable_template(case)
-    column = case.config.labels.column
-    species = template.field(column) if template is not None else None
-    if species is None or species.type != "FixedChoice":
+    template, column = _readable_template(case), case.config.labels.column
+    choices = _menu(template, column) if template is not None else None
+    if template is None or choices is None:
         return []
-    part, classes = case.config.labels, case.classes()
+    found = menu_findings(template, case.config, case.classes())
+    return found or [ok(f"the {column} menu offers all {len(choices)} names that are needed")]
+
+
+def menu_findings(template: Template, config: Config, classes: Collection[str]) -> list[Finding]:
+    """Return what the species menu lacks or has too much; nothing for one that has all, or where names are typed."""
+    column, part = config.labels.column, config.labels
+    choices = _menu(template, column)
+    if choices is None:
+        return []
     words = {folded(word) for word in (*part.skip_words, part.unlabel_token)}
-    known, offered = {folded(name) for name in classes}, {folded(name) for name in species.choices}
-    lacks = sorted(name for name in classes if folded(name) not in offered)
-    more = sorted(name for name in species.choices if folded(name) not in known | words)
+    known = {folded(name) for name in classes}
+    lacks = lacking(choices, classes)
+    more = sorted(name for name in choices if folded(name) not in known | words)
     found = []
     if lacks:
-        text = f"the {column} menu lacks the classes {', '.join(lacks)}, so they cannot be chosen."
-        found.append(problem(text, "Close Timelapse, add them to the list in its Template Editor, spelled like this."))
-    if more and not case.config.classes.auto_add:
-        text = f"the {column} menu offers {', '.join(more)}, which are no classes: such answers are refused."
+        text = f"the {column} menu lacks the classes {_listed(lacks)}, so they cannot be chosen."
+        found.append(
+            problem(text, "Close Timelapse, then `camera-trap-al template WORK --add-classes` adds them to its list.")
+        )
+    if more and not config.classes.auto_add:
+        text = f"the {column} menu offers {_listed(more)}, which are no classes: such answers are refused."
         fix = "Add them to names under [classes] in config.toml and start again, or take them out of the menu."
         found.append(problem(text, fix))
     elif more:
-        text = f"the {column} menu offers {', '.join(more)}, which become classes once they are chosen often enough."
+        text = f"the {column} menu offers {_listed(more)}, which become classes once they are chosen often enough."
         found.append(note(text, "Nothing to do."))
-    return found or [ok(f"the {column} menu offers all {len(species.choices)} names that are needed")]
+    return found
+
+
+def lacking(choices: Collection[str], classes: Collection[str]) -> list[str]:
+    """Return the classes that a menu does not offer in any spelling that is understood, sorted."""
+    offered = {folded(name) for name in choices}
+    return sorted(name for name in classes if folded(name) not in offered)
+
+
+def _menu(template: Template, column: str) -> tuple[str, ...] | None:
+    species = template.field(column)
+    return species.choices if species is not None and species.type == "FixedChoice" else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more
 
 
 def check_timelapse(case: Case) -> list[Finding]:

@@ -47,6 +47,11 @@ def problem(text: str, fix: str) -> Finding:
     return Finding(PROBLEM, text, fix)
 
 
+def finding_line(name: str, finding: Finding) -> str:
+    """Return one line for a person."""
+    return f"{finding.level:<8} {name}: {finding.text}{' → ' if finding.fix else ''}{finding.fix}"
+
+
 @dataclass
 class Seen:
     """What lies in one folder of images.
@@ -137,7 +142,7 @@ class Case:
         tool, selector = self.config.labels.tool, self.config.selector
         try:
             if kind != POOL:
-                seen.class_folders = _class_folders(folder)
+                seen.class_folders = class_folders(folder)
             walked = walk(
                 folder,
                 kind,
@@ -167,7 +172,8 @@ class Case:
         return seen
 
 
-def _class_folders(folder: Path) -> list[str]:
+def class_folders(folder: Path) -> list[str]:
+    """Return the names of the folders directly below a folder of labelled images, Timelapse's own left out."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.is_dir()]
     return [printable(name) for name in names if not name.startswith(".") and name.casefold() not in SKIPPED_FOLDERS]

@@ -19,13 +19,14 @@ from camera_trap_al.config import Config, build
 from camera_trap_al.config_file import config_text
 from camera_trap_al.core.matching import clashing_names, class_name_problem, nfc
 from camera_trap_al.engine import shared
-from camera_trap_al.errors import CameraTrapAlError, TemplateError, UsageError, WorkFolderError
-from camera_trap_al.labels.template import find_templates, make_template, missing_fields, read_template
-from camera_trap_al.layout import TEMPLATE, WorkFolder
+from camera_trap_al.errors import CameraTrapAlError, UsageError, WorkFolderError
+from camera_trap_al.labels.template import find_templates
+from camera_trap_al.layout import WorkFolder
 from camera_trap_al.reading import decode_limits
 from camera_trap_al.store import atomic
 from camera_trap_al.store.pixels import pool_room
 from camera_trap_al.work import image_folders
+from camera_trap_al_service.template import examine, menu, place_template, template_lines
 
 SAMPLE = 40
 CORE_S_PER_IMAGE = {"tiny": 0.003, "mobilenet": 0.03, "efficientnet_lite0": 0.035, "resnet18": 0.06, "resnet34": 0.1}
@@ -93,12 +94,7 @@ def init(
         )
     make_work_folder(work, config)
     lines.append(f"Made the work folder {work.absolute()}; every option is explained in its config.toml.")
-    menu = (
-        [*sorted(with_empty), *(word for word in config.labels.skip_words if word not in with_empty)]
-        if with_empty
-        else []
-    )
-    lines += _place_template(Path(config.data.unlabelled), work, menu)
+    lines += _place_template(config, work, with_empty)
     return lines
 
 
@@ -322,34 +318,10 @@ def make_work_folder(work: Path, config: Config) -> None:
         ) from error
 
 
-def _place_template(root: Path, work: Path, classes: list[str]) -> list[str]:
-    try:
-        known = find_templates(root)
-        if known:
-            return [
-                f"The Timelapse template {known[0]} was there and was not changed.",
-                *_template_lacks(known[0], classes),
-            ]
-        make_template(root / TEMPLATE, classes)
-        return [f"Made the Timelapse template {root / TEMPLATE}."]
-    except (TemplateError, OSError) as error:
-        beside = work.absolute() / TEMPLATE
-        make_template(beside, classes)
-        return [f"The template could not be put into {root} ({error}).", f"It is in {beside}: copy it there."]
-
-
-def _template_lacks(path: Path, classes: list[str]) -> list[str]:
-    try:
-        template = read_template(path)
-    except TemplateError as error:
-        return [f"  But it cannot be used: {error}"]
-    lines = []
-    if missing_fields(template):
-        lines.append(
-            f"  But it lacks the fields {', '.join(missing_fields(template))}: add them in Timelapse's editor."
-        )
-    species = template.field("Species")
-    missing = [name for name in classes if species and species.choices and name not in species.choices]
-    if missing:
-        lines.append(f"  Its Species menu lacks {', '.join(missing)}: add them in Timelapse's editor.")
-    return lines
+def _place_template(config: Config, work: Path, classes: set[str]) -> list[str]:
+    images = Path(config.data.unlabelled)
+    known = find_templates(images)
+    if not known:
+        return place_template(images, work, menu(classes, config))
+    lines = template_lines(*examine(known, config, classes))
+    return [f"The Timelapse template {known[0]} was there and was not changed.", *lines]

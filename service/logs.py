@@ -11,9 +11,9 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
 
+from camera_trap_al.config_service import LogConfig
 from camera_trap_al.store import atomic
 
-LOG_BYTES, OLD_LOGS = 5_000_000, 4
 LONGEST_RECORD = 20_000
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 log = logging.getLogger(__name__)
@@ -64,7 +64,11 @@ class LineFormatter(logging.Formatter):
 
 
 class _LogFile(RotatingFileHandler):
-    """A log that grows to 5 MB, with four older ones; where it cannot be written, the work goes on without it."""
+    """A log that grows to a bound, with older ones; where it cannot be written, the work goes on without it."""
+
+    def __init__(self, path: Path, max_bytes: int, keep: int) -> None:
+        super().__init__(path, maxBytes=max_bytes, backupCount=keep)
+        self._step_bytes = max_bytes
 
     def _open(self) -> TextIO:  # type: ignore[override]
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -73,12 +77,12 @@ class _LogFile(RotatingFileHandler):
         return os.fdopen(os.open(self.baseFilename, flags, 0o640), "a", encoding="utf-8", errors="replace")
 
     def doRollover(self) -> None:
-        """Begin a new file; where another program holds the old one, as on Windows, go on in it for another 5 MB."""
+        """Begin a new file; where another program holds the old one, as on Windows, go on in it as long again."""
         try:
             super().doRollover()
-            self.maxBytes = LOG_BYTES
+            self.maxBytes = self._step_bytes
         except OSError:
-            self.maxBytes += LOG_BYTES
+            self.maxBytes += self._step_bytes
             self.stream = self._open()
 
     def handleError(self, record: logging.LogRecord) -> None:
@@ -86,16 +90,19 @@ class _LogFile(RotatingFileHandler):
 
 
 @contextlib.contextmanager
-def log_file(path: Path) -> Iterator[None]:
-    """Write the program's log to a file too, as long as the context lasts.
+def log_file(path: Path, settings: LogConfig) -> Iterator[None]:
+    """Write the program's log to a file too, as long as the context lasts, unless the settings say otherwise.
 
     A link at its name is replaced, not followed. Where the file cannot be made, a warning says so and the work goes on.
     """
+    if not settings.file:
+        yield
+        return
     try:
         atomic.make_folder(path.parent)
         if path.is_symlink():
             atomic.discard_file(path)
-        handler = _LogFile(path, maxBytes=LOG_BYTES, backupCount=OLD_LOGS)
+        handler = _LogFile(path, int(settings.max_mb * 1_000_000), settings.keep)
     except OSError as error:
         log.warning("the log %s cannot be written: %s", path, error.strerror or error)
         yield

@@ -134,6 +134,7 @@ def _lines(status: dict[str, Any]) -> list[str]:
             lines.append(f"All labels say '{only}' so far; a classifier needs labels of two classes")
         if names := [_new_name(found) for found in status.get("new_names", ())]:
             lines.append(f"No class yet: {', '.join(names)}; see the reports beside the label files")
+    lines += [f"Predictions: {text}" for text in status.get("predictions", ())]
     worker = status.get("worker")
     if worker and status["running"]:
         lines.append(f"In the background: {worker['job']}" + (f" ({_how_far(worker)})" if "phase" in worker else ""))

@@ -27,7 +27,14 @@ LONGEST_PATH = 259  # characters
 EXIF_BYTES = 1 << 16  # at the start of a file; the EXIF block of a JPEG must lie in its first segments
 EXIF_POINTER, DATE_TIME_ORIGINAL = 0x8769, 0x9003
 
-FIELD_TYPES = ("Note", "FixedChoice", "Flag", "Counter")
+NUMBERS = {
+    "Counter": "an integer",
+    "IntegerAny": "an integer",
+    "IntegerPositive": "a positive integer",
+    "DecimalAny": "a decimal",
+    "DecimalPositive": "a positive decimal",
+}
+FIELD_TYPES = ("Note", "MultiLine", "FixedChoice", "Flag", *NUMBERS)
 STANDARD_TYPES = ("File", "RelativePath", "DateTime", "DeleteFlag")
 
 BYTE_ORDER_MARKS = (
@@ -65,11 +72,15 @@ class Control:
         """Return what an import says of a value it does not take, or ""."""
         if self.type in ("Flag", "DeleteFlag") and value.strip(DOTNET_SPACES).lower() not in ("true", "false"):
             return f"true or false, but is '{value}'"
-        if self.type == "Counter" and value.strip() and not _is_int32(value):
-            return f"blank or an integer, but is '{value}'"
+        if self.type in NUMBERS and value.strip() and not self._is_number(value):
+            return f"blank or {NUMBERS[self.type]}, but is '{value}'"
         if self.type == "FixedChoice" and value.strip() and value not in self.choices:
             return f"in the template's choice list, but '{value}' isn't in it."
         return ""
+
+    def _is_number(self, value: str) -> bool:
+        is_number = _is_double(value) if self.type.startswith("Decimal") else _is_int32(value)
+        return is_number and (not self.type.endswith("Positive") or not float(value.strip(DOTNET_SPACES)) < 0)
 
 
 def read_controls(template: Path) -> list[Control]:
@@ -114,6 +125,11 @@ def _control(data_label: str, type_: str, default: str, items: str, exported: st
 def _is_int32(text: str) -> bool:
     is_number = re.fullmatch(r"[ \t-\r]*[+-]?[0-9]+[ \t-\r\0]*", text) is not None
     return is_number and -(2**31) <= int(text.strip(" \t\n\v\f\r\0")) < 2**31
+
+
+def _is_double(text: str) -> bool:
+    digits = text.strip(" \t\n\v\f\r\0")
+    return re.fullmatch(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?", digits) is not None
 
 
 def find_images(root: Path) -> list[tuple[str, str]]:

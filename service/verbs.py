@@ -1,7 +1,8 @@
-"""The verbs `export`, `evaluate` and `predict`."""
+"""The verbs `export` and `evaluate`."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from camera_trap_al.catalog.found import POOL, VALIDATION
 from camera_trap_al.config_file import read_work_config
 from camera_trap_al.core.matching import nfc
 from camera_trap_al.errors import ModelError, UsageError
-from camera_trap_al.exporters import exporters
+from camera_trap_al.exporters import ExportSource, exporters
+from camera_trap_al.exporters.packed import write_zip
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.evaluate import evaluate as measure
-from camera_trap_al.learn.predict import classify, find_images, open_export, predict_folder
+from camera_trap_al.learn.exported import holds_packed_export
+from camera_trap_al.learn.predict import classify, find_images, open_export
 from camera_trap_al.lock import take_lock
 from camera_trap_al.results import export_source
 from camera_trap_al.store import atomic, generations
@@ -22,26 +25,43 @@ from camera_trap_al.work import image_folders
 Progress = Callable[[int, int], None]
 
 
-def export(root: Path, to: Path | None) -> str:
-    """Write the newest classifier into `to`, or into `WORK/export`; return a sentence that says so.
+def export(root: Path, to: Path | None, packed: Path | None = None) -> str:
+    """Write the newest classifier into `to`, as a ZIP file to `packed`, or else into `WORK/export`; return a sentence.
 
-    Raises `ModelError` where there is no classifier yet or its check fails, `UsageError` for a folder that cannot be used.
+    Raises `ModelError` where there is no classifier yet or its check fails, `UsageError` for a place that cannot be used.
     """
-    folder, _ = read_work_config(root)
+    folder, config = read_work_config(root)
     checkpoint = generations.newest(folder.checkpoints)
     if checkpoint is None:
         raise ModelError(f"{root} has no classifier yet.", hint=f"`camera-trap-al status {root}` says what is missing.")
+    source = export_source(folder, checkpoint, config.export.licence)
+    if packed is not None:
+        return _export_packed(source, packed.absolute())
     if to is None:
-        return _export_into_work(folder, checkpoint)
+        return _export_into_work(folder, source)
     to = to.absolute()
     if to.exists() and (not to.is_dir() or (any(to.iterdir()) and not (to / "manifest.json").is_file())):
         raise UsageError(f"{to} holds something else than an export.", hint="Name a new folder.")
     atomic.make_folder(to)
-    exporters["onnx"].write(export_source(folder, checkpoint), to)
-    return f"Wrote the classifier (checkpoint {checkpoint.number}) to {to}; README_export.txt there explains each file."
+    exporters["onnx"].write(source, to)
+    return f"Wrote the classifier (checkpoint {source.checkpoint}) to {to}; README_export.txt there explains each file."
 
 
-def _export_into_work(folder: WorkFolder, checkpoint: generations.Generation) -> str:
+def _export_packed(source: ExportSource, packed: Path) -> str:
+    if packed.suffix.lower() != ".zip":
+        raise UsageError(f"{packed} is no name of a ZIP file.", hint=f"Name it {packed.name}.zip, or use --to DIR.")
+    if not packed.parent.is_dir():
+        raise UsageError(f"There is no folder {packed.parent}.", hint="Make it first, or name another file.")
+    if os.path.lexists(packed) and not (packed.is_file() and holds_packed_export(packed)):
+        raise UsageError(f"{packed} holds something else than an export.", hint="Name another file.")
+    write_zip(packed, exporters["onnx"].contents(source))
+    return (
+        f"Wrote the classifier (checkpoint {source.checkpoint}) to {packed}. Whoever gets it runs"
+        f" `camera-trap-al predict {packed.name} IMAGES --out predictions.csv`; model_card.md in it says how good it is."
+    )
+
+
+def _export_into_work(folder: WorkFolder, source: ExportSource) -> str:
     lock = take_lock(folder.daemon_lock)
     if lock is None:
         raise UsageError(
@@ -49,10 +69,10 @@ def _export_into_work(folder: WorkFolder, checkpoint: generations.Generation) ->
         )
     try:
         atomic.make_folder(folder.export)
-        exporters["onnx"].write(export_source(folder, checkpoint), folder.export)
+        exporters["onnx"].write(source, folder.export)
     finally:
         lock.release()
-    return f"Wrote the classifier (checkpoint {checkpoint.number}) to {folder.export}."
+    return f"Wrote the classifier (checkpoint {source.checkpoint}) to {folder.export}."
 
 
 def evaluate(root: Path, images: Path, on_progress: Progress) -> dict[str, Any]:
@@ -98,23 +118,3 @@ def metrics_text(metrics: dict[str, Any]) -> str:
     if metrics["unreadable"]:
         lines.append(f"{metrics['unreadable']} files cannot be read")
     return "\n".join(lines)
-
-
-def predict(
-    export_dir: Path,
-    images: Path,
-    out: Path,
-    *,
-    probabilities: bool,
-    min_confidence: float | None,
-    on_progress: Progress,
-) -> list[str]:
-    """Classify a folder of images into a CSV; return lines that say how it went."""
-    summary = predict_folder(
-        export_dir, images, out, probabilities=probabilities, min_confidence=min_confidence, on_progress=on_progress
-    )
-    lines = [f"Classified {summary.n} images; see {out}"]
-    if summary.unreadable:
-        beside = out.with_name(f"{out.name}.unreadable.csv")
-        lines.append(f"{len(summary.unreadable)} files cannot be read; see {beside}")
-    return lines

@@ -162,7 +162,7 @@ def test_where_no_process_starts_threads_decode_and_it_is_said_once(pictures, ma
         never.wait(5)
         raise ImageUnreadableError("late", code="unreadable")
 
-    monkeypatch.setattr(engine, "decode", slow)
+    monkeypatch.setattr(engine, "decode_wanted", slow)
     decoders.limits = DecodeLimits(decode_s=0.1)
     assert problem_of(decoders, pictures[1]).code == "decoder_timeout"
     never.set()
@@ -172,7 +172,7 @@ def test_where_no_process_starts_threads_decode_and_it_is_said_once(pictures, ma
 def test_threads_take_over_only_where_processes_prove_to_be_slow_and_it_is_said_once(
     pictures, make, caplog, monkeypatch, in_process_s, is_slow
 ):
-    clock, receive, decode = [0.0], engine.Decoder.receive, engine.decode
+    clock, receive, decode = [0.0], engine.Decoder.receive, engine.decode_wanted
 
     def receive_for(*given):
         clock[0] += in_process_s
@@ -185,7 +185,7 @@ def test_threads_take_over_only_where_processes_prove_to_be_slow_and_it_is_said_
     turned_by_hand = SimpleNamespace(perf_counter=lambda: clock[0], monotonic=time.monotonic, sleep=time.sleep)
     monkeypatch.setattr(engine, "time", turned_by_hand)
     monkeypatch.setattr(engine.Decoder, "receive", receive_for)
-    monkeypatch.setattr(engine, "decode", decode_for_10_ms)
+    monkeypatch.setattr(engine, "decode_wanted", decode_for_10_ms)
     monkeypatch.setattr(engine, "COMPARE_FROM", 1)
     monkeypatch.setattr(engine, "COMPARED", 3)
     decoders = make()
@@ -199,7 +199,7 @@ def test_threads_take_over_only_where_processes_prove_to_be_slow_and_it_is_said_
 
 def test_a_number_of_processes_is_not_questioned(pictures, make, caplog, monkeypatch):
     monkeypatch.setattr(engine, "COMPARE_FROM", 0)
-    monkeypatch.setattr(engine, "decode", None)
+    monkeypatch.setattr(engine, "decode_wanted", None)
     decoders = make(processes=1)
     with caplog.at_level(logging.INFO):
         for path in pictures * 2:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,46 @@ class ExportCheckError(ModelError):
 
 
 @dataclass(frozen=True)
+class ImageFolder:
+    """One of the folders of images: what it is for, its name without the path, and how many images it holds."""
+
+    purpose: str
+    name: str
+    n_images: int
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of how a classifier came to be and how good it is; what nobody noted is empty or None.
+
+    Parameters
+    ----------
+    made_at : when the classifier was fitted, UTC, such as `2026-11-22T10:00:00Z`
+    labels : how many labels it learned from, by class
+    n_propagated : images that it learned from too, by a label of their sequence
+    folders : of images
+    n_sites, n_labelled_sites : folders that hold images to label, and those of them that hold a label it learned from
+    metrics : on validation images, as `metrics.json` holds them, with `confusion_matrix`; {} if there are none
+    estimate : of the accuracy on images without a label: `value`, `low`, `high`, `n_judged`; {} if there is none
+    calibration_error : expected calibration error, in [0, 1], measured on `calibrated_on`
+    calibrated_on : what that was measured on, in words
+    licence : what the owner of the data says of its use
+    """
+
+    made_at: str = ""
+    labels: Mapping[str, int] = field(default_factory=dict)
+    n_propagated: int = 0
+    folders: tuple[ImageFolder, ...] = ()
+    n_sites: int = 0
+    n_labelled_sites: int = 0
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    estimate: Mapping[str, Any] = field(default_factory=dict)
+    calibration_error: float | None = None
+    calibrated_on: str = ""
+    licence: str = ""
+
+
+@dataclass(frozen=True)
 class ExportSource:
     """What an export is made from.
 
@@ -32,6 +73,7 @@ class ExportSource:
     scaler : (2, d) float64: minimum, and range (> 0), of each embedding dimension
     checkpoint : number of the checkpoint
     learner : number of the learner, which is its model's, too
+    run : what is known of how it came to be
     """
 
     model_folder: Path
@@ -39,10 +81,18 @@ class ExportSource:
     scaler: npt.NDArray[np.float64]
     checkpoint: int
     learner: int
+    run: RunFacts = RunFacts()
 
 
 class Exporter(Protocol):
     """Writes one export format."""
+
+    def contents(self, source: ExportSource) -> dict[str, bytes]:
+        """Return the content of each file of the export by name, the manifest last, after the check that `write` makes.
+
+        Raises as `write` does.
+        """
+        ...
 
     def write(self, source: ExportSource, folder: Path) -> list[str]:
         """Write the export into a folder that is there, and return the names of its files, the manifest last.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from camera_trap_al.exporters import ExportCheckError
-from camera_trap_al.learn.onnx_files import open_session
+from camera_trap_al.learn.onnx_files import open_session, read_alone
 from camera_trap_al.store.embeddings import scale
 
 # Of probabilities, and of scaled embeddings, which lie between 0 and 1 for the most part.
@@ -30,8 +30,11 @@ def check_export(
     embeddings: FloatArray,
     scaler: npt.NDArray[np.float64],
     proba: FloatArray,
+    classes: Sequence[str],
 ) -> None:
     """Raise `ExportCheckError` unless the files predict as the learner does, for each image alone and in a batch.
+
+    And unless `model.onnx` says what its outputs mean, so that it can be used alone.
 
     Parameters
     ----------
@@ -40,7 +43,10 @@ def check_export(
     embeddings : (m, d) float32, raw, as the network gave them when the model was made
     scaler : (2, d) minimum and range of each dimension
     proba : (m, k) float32, what the classifier said of the images when it was fitted
+    classes : its k classes
     """
+    if read_alone(files["model.onnx"], "model.onnx") != list(classes):
+        raise ExportCheckError("model.onnx does not name the classes of the learner.")
     scaled = scale(embeddings, scaler)
     embed, model, classify = (_open(files, name) for name in ("embedding.onnx", "model.onnx", "classifier.onnx"))
     embedded, predicted = embed(images)[0], model(images)[0]

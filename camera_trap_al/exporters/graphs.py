@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from camera_trap_al.errors import ModelError
 from camera_trap_al.learn.classifier import Classifier
-from camera_trap_al.learn.onnx_files import check_self_contained
+from camera_trap_al.learn.onnx_files import CLASSES, PROBABILITIES, SEAL, check_self_contained, seal
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
     from sklearn.neural_network import MLPClassifier
 
-IMAGES, EMBEDDING, PROBABILITIES = "images", "embedding", "probabilities"
+IMAGES, EMBEDDING = "images", "embedding"
 CLASSIFIER_INPUT = "X"
 # What the sister pipeline's own onnxruntime, of 2023, can run.
 CLASSIFIER_OPSET = {"": 15, "ai.onnx.ml": 3}
@@ -151,6 +151,7 @@ def _join(
     )
     head = helper.make_model(graph, opset_imports=list(raw.opset_import), ir_version=raw.ir_version)
     joined = compose.merge_models(network, head, io_map=[(RAW, RAW)])
-    helper.set_model_props(joined, dict(metadata))
+    sealed = seal(joined.graph.SerializeToString(), metadata[CLASSES])
+    helper.set_model_props(joined, {**metadata, SEAL: sealed})
     data: bytes = joined.SerializeToString()
     return data

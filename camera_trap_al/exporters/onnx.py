@@ -21,10 +21,12 @@ import numpy.typing as npt
 from camera_trap_al.errors import ModelError
 from camera_trap_al.exporters import ExportSource, exporters
 from camera_trap_al.exporters.check import check_export
-from camera_trap_al.exporters.graphs import classifier_graph, embedding_graph, model_graph, parse
+from camera_trap_al.exporters.graphs import IMAGES, classifier_graph, embedding_graph, model_graph, parse
+from camera_trap_al.exporters.model_card import MODEL_CARD, licence_line, model_card
 from camera_trap_al.exporters.readme import PREPROCESSING, readme
 from camera_trap_al.exporters.sister import why_not_readable
 from camera_trap_al.learn.classifier import REFERENCE, Classifier, load_classifier
+from camera_trap_al.learn.onnx_files import CLASSES, CREATED_BY, CREATOR, FORMAT_KEY, METADATA_FORMAT, PROBABILITIES
 from camera_trap_al.store import atomic, generations
 from camera_trap_al.version import program_version
 
@@ -32,6 +34,17 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 MODEL_FACTS, RAW_ONNX, SISTER = "model.json", "embedding.onnx", "embedding_model_weights.pt"
 REFERENCE_IMAGES, REFERENCE_EMBEDDINGS = "reference_images.npy", "reference_embeddings.npy"
+INPUT = {
+    "name": IMAGES,
+    "type": "uint8",
+    "shape": ["n", 256, 256, 3],
+    "colour_order": "RGB",
+    "value_range": [0, 255],
+    "orientation": "upright (EXIF orientation applied)",
+    "resize": "bilinear to 256 x 256, squashed, nothing cut off",
+    "inside": "centre crop to 224 x 224, division by 255, mean and std, embedding scaler",
+}
+OUTPUT = {"name": PROBABILITIES, "type": "float32", "shape": ["n", "classes"], "rows_sum_to": 1}
 LIBRARIES = ("numpy", "onnx", "onnxruntime", "scikit-learn", "skl2onnx")
 
 
@@ -54,19 +67,23 @@ class Parts:
 class OnnxExport:
     """The export for other programs, and for our own `predict`."""
 
+    def contents(self, source: ExportSource) -> dict[str, bytes]:
+        """Build and check the export. See `Exporter` for what is promised and raised."""
+        parts = read_parts(source)
+        files = build_files(source, parts)
+        check_export(files, parts.images, parts.embeddings, source.scaler, parts.proba, parts.classifier.classes)
+        return {**files, MANIFEST: _json(_manifest(source, parts, files))}
+
     def write(self, source: ExportSource, folder: Path) -> list[str]:
         """Write and check the export; files are replaced one by one, `manifest.json` last.
 
         A file that would not change is left alone. See `Exporter` for what is promised and raised.
         """
-        parts = read_parts(source)
-        files = build_files(source, parts)
-        check_export(files, parts.images, parts.embeddings, source.scaler, parts.proba)
+        files = self.contents(source)
         for name, data in files.items():
-            if not _holds(folder / name, data):
+            if name == MANIFEST or not _holds(folder / name, data):
                 atomic.replace_bytes(folder / name, data)
-        atomic.replace_json(folder / MANIFEST, _manifest(source, parts, files))
-        return [*files, MANIFEST]
+        return list(files)
 
 
 def read_parts(source: ExportSource) -> Parts:
@@ -102,8 +119,9 @@ def build_files(source: ExportSource, parts: Parts) -> dict[str, bytes]:
         "dataset_std.npy": _npy(parts.facts["std"]),
         "embedding.onnx": embedding_graph(raw, source.scaler, metadata),
         "model.onnx": model_graph(raw, source.scaler, parts.classifier, metadata),
-        "classes.json": (json.dumps(list(classes), ensure_ascii=False, indent=1) + "\n").encode("utf-8"),
+        "classes.json": _json(list(classes)),
         "classes.txt": "".join(f"{name}\n" for name in classes).encode("utf-8"),
+        MODEL_CARD: model_card(source, parts.facts, parts.classifier, _created_by()).encode("utf-8"),
         "README_export.txt": readme(parts.facts, classes, source.checkpoint, source.learner).encode("utf-8"),
     }
 
@@ -121,15 +139,31 @@ def _check_sizes(source: ExportSource, parts: Parts) -> None:
 
 
 def _metadata(source: ExportSource, parts: Parts) -> dict[str, str]:
-    return {
-        "classes": json.dumps(list(parts.classifier.classes), ensure_ascii=False),
-        "mean": json.dumps(parts.facts["mean"]),
-        "std": json.dumps(parts.facts["std"]),
+    """Return what `model.onnx` and `embedding.onnx` say of themselves (docs/exports.md says it of each key)."""
+    classes, run = parts.classifier.classes, source.run
+    values = {
+        CLASSES: list(classes),
+        "training_counts": {name: run.labels[name] for name in classes if name in run.labels},
+        "input": INPUT,
+        "output": OUTPUT,
+        "mean": parts.facts["mean"],
+        "std": parts.facts["std"],
+        "calibration": {
+            "temperature": parts.classifier.temperature,
+            "folded_in": True,
+            "expected_calibration_error": run.calibration_error,
+            "measured_on": run.calibrated_on,
+        },
+    }
+    texts = {
+        FORMAT_KEY: str(METADATA_FORMAT),
         "preprocessing": PREPROCESSING,
+        "licence": licence_line(run),
         "checkpoint": str(source.checkpoint),
         "learner": str(source.learner),
-        "created_by": _created_by(),
+        CREATED_BY: _created_by(),
     }
+    return {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()} | texts
 
 
 def _manifest(source: ExportSource, parts: Parts, files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -151,7 +185,11 @@ def _manifest(source: ExportSource, parts: Parts, files: Mapping[str, bytes]) ->
 
 
 def _created_by() -> str:
-    return f"camera_trap_al {program_version()}"
+    return f"{CREATOR} {program_version()}"
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode("utf-8")
 
 
 def _array(data: bytes) -> npt.NDArray[Any]:

@@ -18,7 +18,8 @@ PREPROCESSING = (
 TEXT = """\
 What this folder holds: checkpoint {checkpoint}, learner {learner}, {k} classes
 
-  model.onnx                  image -> probability of each class; all that is needed to classify
+  model.onnx                  image -> probability of each class; all that is needed to classify, even alone
+  model_card.md               what it learned from, how good it is, what it must not be used for
   embedding.onnx              image -> scaled embedding ({d} numbers)
   classifier.onnx             scaled embedding -> class number, probabilities
   classes.txt, classes.json   the class names; class number 0 is the first line
@@ -34,17 +35,20 @@ TO CLASSIFY A FOLDER OF IMAGES
 
   camera-trap-al predict THIS_FOLDER IMAGES --out predictions.csv
 
+  Instead of this folder: a ZIP file of it (camera-trap-al export WORK --zip FILE.zip), or model.onnx alone.
+
 TO USE model.onnx FROM OTHER PROGRAMS
 
   Input `images`, output `probabilities` (n, {k}), columns in the order of classes.txt.
   {preprocessing}
+  Its metadata hold the classes, how many labels each had, input, calibration and licence.
 
   import json, numpy as np, onnxruntime
   from PIL import Image, ImageOps
   image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB").resize((256, 256), Image.BILINEAR)
   session = onnxruntime.InferenceSession("model.onnx")
   probabilities = session.run(None, {{"images": np.asarray(image)[None]}})[0][0]
-  print(json.load(open("classes.json", encoding="utf-8"))[probabilities.argmax()])
+  print(json.loads(session.get_modelmeta().custom_metadata_map["classes"])[probabilities.argmax()])
 
 THE ANIMAL CLASSIFIER PIPELINE (github.com/Global-ecology-and-remote-sensing/animal_classifier_pipeline)
 

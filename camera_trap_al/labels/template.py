@@ -1,30 +1,37 @@
 """Timelapse templates (`.tdb`): make one for a project, read one that is there.
 
-The only part of `labels` that speaks SQLite. A template that is there belongs to people and is never written.
+A template that is there belongs to people and is not written here; `template_classes` adds to one when it is told to.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import sqlite3
 import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import quote
+from typing import Any, NamedTuple
 
 from camera_trap_al.errors import TemplateError
+from camera_trap_al.labels import sqlite_files
+from camera_trap_al.labels.sqlite_files import text
 from camera_trap_al.store import atomic
 
 NEEDED_FIELDS = {"Species": ("FixedChoice", "Note"), "Selected": ("Flag",)}
+OPTIONAL_FIELDS = {
+    "Prediction": ("Note", "MultiLine", "FixedChoice", "MultiChoice", "AlphaNumeric"),
+    "Confidence": ("Note", "MultiLine", "DecimalAny", "DecimalPositive"),
+    "Confirmed": ("Flag",),
+    "Count": ("Counter", "IntegerAny", "IntegerPositive", "DecimalAny", "DecimalPositive", "Note", "MultiLine"),
+}
+"""Fields of ours that a template may have or not, and the types that hold what we import."""
+CHOICES = "ChoiceListNonEmpty"
 VERSION = "2.3.0.0"  # the first with this layout; an older Timelapse warns of a higher one, a newer one raises it
-BUSY_TIMEOUT_S = 5.0
 
 SCHEMA = """
 CREATE TABLE TemplateTable (Id INTEGER PRIMARY KEY AUTOINCREMENT, ControlOrder INTEGER, SpreadsheetOrder INTEGER,
@@ -114,7 +121,7 @@ def make_template(path: Path, classes: Sequence[str]) -> None:
     ------
     TemplateError : the folder holds a `.tdb` already or cannot be written, or a class cannot be an item of a menu
     """
-    _check_classes(classes)
+    check_choices(classes)
     existing = find_templates(path.parent)
     if existing:
         raise TemplateError(
@@ -165,9 +172,9 @@ def read_template(path: Path) -> Template:
         ).fetchall()
     fields = []
     for *texts, items, label, exported in rows:
-        data_label, type_, default = map(_text, texts)
-        is_exported = _text(exported).lower() == "true"
-        fields.append(Field(data_label, type_, default, _choices(_text(items)), _text(label), is_exported))
+        data_label, type_, default = map(text, texts)
+        is_exported = text(exported).lower() == "true"
+        fields.append(Field(data_label, type_, default, _choices(text(items)), text(label), is_exported))
     return Template(tuple(fields))
 
 
@@ -177,7 +184,8 @@ def missing_fields(template: Template) -> list[str]:
     return [data_label for data_label, types in NEEDED_FIELDS.items() if found.get(data_label) not in types]
 
 
-def _check_classes(classes: Sequence[str]) -> None:
+def check_choices(classes: Sequence[str]) -> None:
+    """Raise `TemplateError` where a name cannot be an item of a menu; it names all of them."""
     problems = [f"'{name}' is listed {n} times" for name, n in Counter(classes).items() if n > 1]
     for name in dict.fromkeys(classes):
         if not name.strip():
@@ -230,33 +238,34 @@ def _flag(value: bool) -> str:
 def _choice_list(items: Sequence[str]) -> str:
     if not items:
         return ""
-    menu = {"IncludeEmptyChoice": True, "ChoiceListNonEmpty": list(items)}
+    return menu_text({"IncludeEmptyChoice": True, CHOICES: list(items)})
+
+
+def read_menu(items: str) -> dict[str, Any] | None:
+    """Return what a List column holds, an empty one for no text; None for what Timelapse cannot read either."""
+    # Timelapse writes a comma after the last item; a comma inside a text (the first alternative) must stay.
+    strict = re.sub(r'("(?:\\.|[^"\\])*")|,(?=\s*[\]}])', r"\1", items)
+    try:
+        menu = json.loads(strict or '{"IncludeEmptyChoice":true}')
+    except (ValueError, RecursionError):
+        return None
+    return menu if isinstance(menu, dict) and isinstance(menu.get(CHOICES, []), list) else None
+
+
+def menu_text(menu: Mapping[str, Any]) -> str:
+    """Return a menu as a List column holds it."""
     return json.dumps(menu, ensure_ascii=False, separators=(",", ":"))
 
 
-def _choices(text: str) -> tuple[str, ...]:
+def _choices(items: str) -> tuple[str, ...]:
     """Return the items of a List column; what Timelapse cannot read is an empty menu, as it is there."""
-    # Timelapse writes a comma after the last item; a comma inside a text (the first alternative) must stay.
-    strict = re.sub(r'("(?:\\.|[^"\\])*")|,(?=\s*[\]}])', r"\1", text)
-    try:
-        menu = json.loads(strict)
-    except (ValueError, RecursionError):
-        return ()
-    items = menu.get("ChoiceListNonEmpty") if isinstance(menu, dict) else None
-    return tuple(str(item) for item in items) if isinstance(items, list) else ()
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
+    return tuple(map(str, (read_menu(items) or {}).get(CHOICES, ())))
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise TemplateError(f"There is no template {path}.", hint="Check the name, or have one made with `init`.")
-    # A path on a Windows share starts with `//`, which must stand behind an empty host.
-    escaped = quote(os.fsencode(path.absolute().as_posix()), safe="/:")
-    host = "file://" if escaped.startswith("/") else "file:///"
-    return sqlite3.connect(f"{host}{escaped}?mode=ro", timeout=BUSY_TIMEOUT_S, uri=True)
+    return sqlite_files.connect(path)
 
 
 @contextmanager
@@ -265,12 +274,22 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        if "locked" in str(error) or "busy" in str(error):
+        if sqlite_files.is_in_use(error):
+            raise in_use(path) from error
+        if sqlite_files.lacks_repair(error):
             raise TemplateError(
-                f"The template {path} is in use by another program.",
-                hint="Close it in Timelapse and in the Template Editor, then try again.",
+                f"What wrote the template {path} was cut off; {path.name}-journal beside it tells how to mend that.",
+                hint="Open it once in Timelapse, which does so, then try again.",
             ) from error
         raise _unusable(path, str(error)) from error
+
+
+def in_use(path: Path) -> TemplateError:
+    """Return the error for a template that another program holds."""
+    return TemplateError(
+        f"The template {path} is in use by another program.",
+        hint="Close it in Timelapse and in the Template Editor, then try again.",
+    )
 
 
 def _unusable(path: Path, reason: str) -> TemplateError:

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.spreadsheets import safe_cell
 from camera_trap_al.errors import HELD, FileHeldError
-from camera_trap_al.labels.lines import BLOCK_LINES, LabelLines, SelectorLines, cell
+from camera_trap_al.labels.lines import BLOCK_LINES, LINE_END, LabelLines, SelectorLines, cell
+from camera_trap_al.labels.prediction_fields import CONFIDENCE, PREDICTION, PredictionFields
 from camera_trap_al.store import atomic
 from camera_trap_al.store.json_files import read_object
 
@@ -27,6 +28,8 @@ COLUMNS = 3
 LONGEST_HEADER = 1 << 16
 NEW_AFTER_S = 30.0
 NO_RIGHT_AFTER_S = 600.0
+BOTH = PredictionFields()
+CONFIDENCES = tuple(b"%.3f\r\n" % (n / 1000) for n in range(1001))
 _digests: dict[Path, tuple[tuple[int, int], str]] = {}
 log = logging.getLogger(__name__)
 
@@ -179,16 +182,20 @@ def write_labels(path: Path, lines: LabelLines, images: Collection[ImageKey], sp
     atomic.replace_file(path, lambda file: lines.write(file, images, [cells[name] for name in species]))
 
 
-def write_predictions(path: Path, listed: SelectorLines, predictions: Predictions) -> None:
-    """Write `File,RelativePath,Prediction,Confidence`, for fields of those names in the template; durable on return.
+def write_predictions(
+    path: Path, listed: SelectorLines, predictions: Predictions, fields: PredictionFields = BOTH
+) -> None:
+    """Write `File,RelativePath` and the columns of `fields`, of which there must be one; durable on return.
 
-    In the order of `listed`; images without a line there are left out.
+    In the order of `listed`; images without a line there are left out, and those of a class that the template cannot hold
+    have empty cells.
     """
-    names = [cell(safe_cell(name)).encode("utf-8") for name in predictions.classes]
-    confidences = [b",%.3f\r\n" % (n / 1000) for n in range(1001)]
+    header = ",".join(("File", "RelativePath", *fields.columns))
+    middles = [_middle(name, fields) for name in predictions.classes]
+    ends = [_ends(name, fields) for name in predictions.classes]
 
     def write(file: BinaryIO) -> None:
-        file.write(b"File,RelativePath,Prediction,Confidence\r\n")
+        file.write(header.encode("utf-8") + LINE_END)
         places = listed.places(predictions.key_hashes)
         order = np.argsort(places, kind="stable")[np.count_nonzero(places < 0) :]
         for start in range(0, len(order), BLOCK_LINES):
@@ -196,9 +203,22 @@ def write_predictions(path: Path, listed: SelectorLines, predictions: Prediction
             species = predictions.species[these].tolist()
             thousandths = np.rint(predictions.confidence[these] * 1000).astype(np.int64).tolist()
             lines = zip(listed.beginnings(places[these]), species, thousandths, strict=True)
-            file.write(b"".join([line + names[i] + confidences[n] for line, i, n in lines]))
+            file.write(b"".join([line + middles[i] + ends[i][n] for line, i, n in lines]))
 
     atomic.replace_file(path, write)
+
+
+def _middle(species: str, fields: PredictionFields) -> bytes:
+    if PREDICTION not in fields.columns:
+        return b""
+    text = "" if species in fields.left_out else cell(safe_cell(species))
+    return (text + "," * (CONFIDENCE in fields.columns)).encode("utf-8")
+
+
+def _ends(species: str, fields: PredictionFields) -> Sequence[bytes]:
+    """Return the ends of the lines of a class, by confidence in thousandths."""
+    is_shown = CONFIDENCE in fields.columns and species not in fields.left_out
+    return CONFIDENCES if is_shown else [LINE_END] * len(CONFIDENCES)
 
 
 def write_problems(path: Path, header: list[str], rows: Iterable[Iterable[Any]]) -> None:

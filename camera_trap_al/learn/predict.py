@@ -1,42 +1,29 @@
-"""A folder of images through an export, to a CSV: streamed, with onnxruntime alone."""
+"""A folder of images through an export, streamed, with onnxruntime alone."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from camera_trap_al.core.records import ImageKey
-from camera_trap_al.core.spreadsheets import is_safe_name, safe_cell
+from camera_trap_al.core.records import Box, ImageKey
+from camera_trap_al.core.spreadsheets import is_safe_name
 from camera_trap_al.engine import shared, usable_cores
 from camera_trap_al.errors import ImageUnreadableError, ModelError, UsageError
-from camera_trap_al.images import IMAGE_PX
-from camera_trap_al.learn.onnx_files import check_self_contained, open_session
+from camera_trap_al.images import IMAGE_PX, NO_TIME, read_capture_time
+from camera_trap_al.learn.exported import read_export
+from camera_trap_al.learn.onnx_files import open_session
 from camera_trap_al.learn.pace import MOST_LANES
-from camera_trap_al.store import atomic
-from camera_trap_al.store.json_files import read_object
 
-MANIFEST, MODEL, CLASSES = "manifest.json", "model.onnx", "classes.json"
-MANIFEST_FORMAT = 1
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 SKIPPED_FOLDERS = frozenset({"backups", "deletedfiles"})
-COLUMNS = ("RelativePath", "File", "Species", "Confidence")
-PROBLEM_COLUMNS = ("RelativePath", "File", "Problem")
-PROBABILITY_PREFIX = "p_"
-UNKNOWN = "unknown"
 UNSAFE_NAME = "A spreadsheet could run the name as a formula, or it holds a control character; rename it (unsafe_name)."
-DECIMALS = 4
 BATCH_IMAGES = 4
 DECODE_THREADS = 8
 CHUNK_IMAGES = 32
@@ -48,24 +35,35 @@ OnProgress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
-class PredictSummary:
-    """What became of a folder: `n` images classified, and (path relative to the folder, why) of each that was not.
+class Looking:
+    """What of each image is looked at.
 
-    `unreadable_csv` is the list of the latter, or None where all could be read.
+    Parameters
+    ----------
+    boxes_of : the boxes whose squares are cut out; None for the whole image, () for nothing of it
+    padding : of the squares, as `core.crops` has it
+    with_times : also learn when the images were taken that nothing is looked at of
     """
 
-    n: int
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
-    unreadable_csv: Path | None = None
+    boxes_of: Callable[[ImageKey], tuple[Box, ...] | None]
+    padding: float = 1.0
+    with_times: bool = False
+
+
+WHOLE_IMAGES = Looking(lambda key: None)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One image: its (k,) probabilities, or None and the reason in `problem`."""
+    """One image: its (k,) probabilities, or (n, k) those of its crops; None for none, with the reason in `problem`.
+
+    `taken` is its `images.capture_time`, as far as it was read.
+    """
 
     key: ImageKey
     proba: FloatArray | None
     problem: str = ""
+    taken: int = NO_TIME
 
 
 class ExportedModel:
@@ -74,6 +72,7 @@ class ExportedModel:
     Attributes
     ----------
     classes : names of the columns of its probabilities
+    name : what it says of itself, such as `camera_trap_al checkpoint 7`
     at_once : so many images keep all cores at work
     """
 
@@ -83,6 +82,8 @@ class ExportedModel:
         self.at_once = lanes * BATCH_IMAGES
         self._session = open_session(model, threads=1)
         self._input = self._session.get_inputs()[0].name
+        number = self._session.get_modelmeta().custom_metadata_map.get("checkpoint", "")
+        self.name = f"camera_trap_al checkpoint {number}" if number.isdecimal() else "camera_trap_al"
         self._lanes = ThreadPoolExecutor(lanes, thread_name_prefix="network")
 
     def probabilities(self, images: npt.NDArray[np.uint8]) -> FloatArray:
@@ -102,99 +103,20 @@ class ExportedModel:
         return proba
 
 
-def open_export(folder: Path) -> ExportedModel:
-    """Open an export for classifying.
+def open_export(path: Path) -> ExportedModel:
+    """Open an export for classifying: its folder, a ZIP file of it, or `model.onnx` alone.
 
     Raises
     ------
     ModelError
-        It is no export of this program, incomplete, damaged, being rewritten, or of a newer format.
+        As `exported.read_export`, or onnxruntime cannot open it.
     """
-    manifest = _read_manifest(folder)
-    classes = _classes(_read_verified(folder, CLASSES, manifest), folder / CLASSES)
-    model = _read_verified(folder, MODEL, manifest)
-    check_self_contained(model, str(folder / MODEL))
+    model, classes = read_export(path)
     try:
         return ExportedModel(model, classes)
     # onnxruntime raises classes of its own that share no base.
     except Exception as error:
-        raise ModelError(f"onnxruntime cannot open {folder / MODEL} ({error}).", hint="Update onnxruntime.") from error
-
-
-def _classes(data: bytes, path: Path) -> list[str]:
-    try:
-        classes = json.loads(data)
-    except (ValueError, RecursionError):
-        classes = None
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ModelError(f"{path} is no list of class names.", hint="Export again.")
-    return classes
-
-
-def predict_folder(
-    export_dir: Path,
-    images: Path,
-    out: Path,
-    *,
-    probabilities: bool = False,
-    min_confidence: float | None = None,
-    on_progress: OnProgress = lambda done, total: None,
-) -> PredictSummary:
-    """Classify all images below a folder, or one image, and write a CSV; durable on return.
-
-    The CSV has `RelativePath` (`/` between folders, empty for the top folder), `File`, `Species` and `Confidence`, and
-    with `probabilities` then one column `p_NAME` for each class, in the order of the export's `classes.txt`. Rows are
-    sorted by folder, then file. Probabilities have four decimals. A species that a spreadsheet would take for a formula
-    gets a leading `'`. Images that cannot be read are no reason to stop: they are listed in another CSV beside it
-    (`OUT.unreadable.csv`: RelativePath, File, Problem), which is removed where there are none.
-
-    Parameters
-    ----------
-    export_dir : an `export/` folder
-    images : a folder of any depth, or a file. Hidden folders, and `Backups` and `DeletedFiles` of Timelapse, are left
-        out; links to folders are not followed.
-    out : the CSV, replaced whole; its folder must be there
-    min_confidence : a species with a lower probability is given as `unknown`; in [0, 1], None for never
-    on_progress : called with (done, total) images
-
-    Raises
-    ------
-    ModelError
-        The export cannot be used.
-    UsageError
-        There is nothing to classify, or `out` is a folder or holds something else than predictions.
-    """
-    _check_out(out)
-    model = open_export(export_dir)
-    keys, problems = find_images(images)
-    if not keys and not problems:
-        raise UsageError(f"There are no images in {images}.", hint=f"Read are: {', '.join(sorted(IMAGE_EXTENSIONS))}.")
-    n_found = len(keys) + sum(1 for key, _ in problems if key.file)
-    root = images if images.is_dir() else images.parent
-    outcomes = classify(model, root, keys, on_progress)
-    header = [*COLUMNS, *(f"{PROBABILITY_PREFIX}{name}" for name in (model.classes if probabilities else ()))]
-
-    def rows() -> Iterator[list[str]]:
-        for outcome in outcomes:
-            if outcome.proba is None:
-                problems.append((outcome.key, outcome.problem))
-            else:
-                yield _row(outcome.key, outcome.proba, model.classes, min_confidence, probabilities=probabilities)
-
-    atomic.replace_file(out, lambda file: _write_csv(file, header, rows()))
-    return _summary(out, n_found, sorted(problems))
-
-
-def _check_out(out: Path) -> None:
-    """Raise `UsageError` unless `out` is new or holds predictions, which may be replaced."""
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder.", hint="Name the CSV file to write, such as predictions.csv.")
-    if not out.absolute().parent.is_dir():
-        raise UsageError(f"There is no folder {out.absolute().parent}.", hint="Make it first, or name another file.")
-    if out.exists():
-        with out.open("rb") as file:
-            if not file.read(64).removeprefix(b"\xef\xbb\xbf").startswith(b",".join(c.encode() for c in COLUMNS)):
-                raise UsageError(f"{out} holds something else than predictions.", hint="Name another file.")
+        raise ModelError(f"onnxruntime cannot open {path} ({error}).", hint="Update onnxruntime.") from error
 
 
 def find_images(images: Path) -> tuple[list[ImageKey], list[tuple[ImageKey, str]]]:
@@ -228,12 +150,19 @@ def find_images(images: Path) -> tuple[list[ImageKey], list[tuple[ImageKey, str]
 
 
 def classify(
-    model: ExportedModel, root: Path, keys: Sequence[ImageKey], on_progress: OnProgress = lambda done, total: None
+    model: ExportedModel,
+    root: Path,
+    keys: Sequence[ImageKey],
+    on_progress: OnProgress = lambda done, total: None,
+    looking: Looking = WHOLE_IMAGES,
 ) -> Iterator[Outcome]:
-    """Yield an outcome for each image below `root`, in the order given; memory does not grow with their number."""
+    """Yield an outcome for each image below `root`, in the order given; memory does not grow with their number.
+
+    Each is decoded once, however many crops of it are looked at.
+    """
     size = max(CHUNK_IMAGES, model.at_once)
     with ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode") as pool:
-        decoded = _read_ahead(pool, root, keys, READ_AHEAD * size)
+        decoded = _read_ahead(pool, root, keys, looking, READ_AHEAD * size)
         try:
             for start in range(0, len(keys), size):
                 part = [next(decoded) for _ in keys[start : start + size]]
@@ -243,102 +172,59 @@ def classify(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-Decoded = tuple[ImageKey, "npt.NDArray[np.uint8] | None", str]
+@dataclass(frozen=True)
+class _Opened:
+    """An image as decoded: (n, px, px, 3) of it or its n crops, or None; `is_whole` where it is of the image itself."""
+
+    key: ImageKey
+    pixels: npt.NDArray[np.uint8] | None
+    is_whole: bool
+    problem: str = ""
+    taken: int = NO_TIME
 
 
-def _read_ahead(pool: ThreadPoolExecutor, root: Path, keys: Iterable[ImageKey], ahead: int) -> Iterator[Decoded]:
-    waiting: deque[Future[Decoded]] = deque()
+def _read_ahead(
+    pool: ThreadPoolExecutor, root: Path, keys: Iterable[ImageKey], looking: Looking, ahead: int
+) -> Iterator[_Opened]:
+    waiting: deque[Future[_Opened]] = deque()
     for key in keys:
-        waiting.append(pool.submit(_decode, root, key))
+        waiting.append(pool.submit(_decode, root, key, looking.boxes_of(key), looking))
         if len(waiting) >= ahead:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
 
 
-def _decode(root: Path, key: ImageKey) -> Decoded:
+def _decode(root: Path, key: ImageKey, boxes: tuple[Box, ...] | None, looking: Looking) -> _Opened:
+    path = root / key.path
+    is_whole = boxes is None
     try:
-        return key, shared().read(root / key.path, px=IMAGE_PX).pixels, ""
+        if boxes is None:
+            whole = shared().read(path, px=IMAGE_PX)
+            return _Opened(key, whole.pixels[None], is_whole, taken=whole.taken)
+        if boxes:
+            crops = shared().read_crops(path, boxes, px=IMAGE_PX, padding=looking.padding)
+            return _Opened(key, crops.pixels, is_whole, taken=crops.taken)
+        return _Opened(key, None, is_whole, taken=read_capture_time(path) if looking.with_times else NO_TIME)
     except ImageUnreadableError as error:
-        return key, None, str(error)
+        return _Opened(key, None, is_whole, str(error))
     except OSError as error:
-        return key, None, f"The file cannot be read ({error.strerror or error})."
+        return _Opened(key, None, is_whole, f"The file cannot be read ({error.strerror or error}).")
 
 
-def _classify_chunk(model: ExportedModel, part: Sequence[Decoded]) -> Iterator[Outcome]:
-    pixels = [array for _, array, _ in part if array is not None]
+def _classify_chunk(model: ExportedModel, part: Sequence[_Opened]) -> Iterator[Outcome]:
+    pixels = [image.pixels for image in part if image.pixels is not None]
     if pixels:
-        results = iter(model.probabilities(np.stack(pixels)))
-    for key, array, problem in part:
-        yield Outcome(key, None if array is None else next(results), problem)
-
-
-def _row(
-    key: ImageKey, proba: FloatArray, classes: Sequence[str], min_confidence: float | None, *, probabilities: bool
-) -> list[str]:
-    best = int(proba.argmax())
-    confidence = round(float(proba[best]), DECIMALS)
-    is_sure = min_confidence is None or confidence >= min_confidence
-    species = safe_cell(classes[best]) if is_sure else UNKNOWN
-    each = [f"{value:.{DECIMALS}f}" for value in proba] if probabilities else []
-    return [key.relative_path, key.file, species, f"{confidence:.{DECIMALS}f}", *each]
-
-
-def _summary(out: Path, n: int, problems: Sequence[tuple[ImageKey, str]]) -> PredictSummary:
-    beside = out.with_name(f"{out.name}.unreadable.csv")
-    if not problems:
-        atomic.discard_file(beside)
-        return PredictSummary(n)
-    rows = [[safe_cell(cell) for cell in (key.relative_path, key.file, problem)] for key, problem in problems]
-    atomic.replace_file(beside, lambda file: _write_csv(file, PROBLEM_COLUMNS, rows))
-    n_images = sum(1 for key, _ in problems if key.file)
-    return PredictSummary(n - n_images, [(key.path, problem) for key, problem in problems], beside)
-
-
-def _write_csv(file: BinaryIO, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    # File names that are no valid Unicode (Linux) are written as the bytes they are.
-    text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
-    writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    text.flush()
-    text.detach()
+        proba = model.probabilities(np.concatenate(pixels))
+    at = 0
+    for image in part:
+        n = 0 if image.pixels is None else len(image.pixels)
+        found = None if image.pixels is None else proba[at] if image.is_whole else proba[at : at + n]
+        yield Outcome(image.key, found, image.problem, image.taken)
+        at += n
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     if entry.name.startswith(".") or entry.name.lower() in SKIPPED_FOLDERS:
         return False
     return entry.is_dir(follow_symlinks=False)
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    foreign = f"{folder} is not an export of this program"
-    hint = "Give the folder `export` of a work folder."
-    try:
-        manifest = read_object(path)
-    except FileNotFoundError as error:
-        raise ModelError(f"{foreign}: it has no {MANIFEST}.", hint=hint) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({error}).", hint="Export again.") from error
-    if manifest.get("kind") != "export" or not isinstance(manifest.get("files"), dict):
-        raise ModelError(f"{foreign}: {MANIFEST} says nothing of an export.", hint=hint)
-    if manifest.get("format") != MANIFEST_FORMAT:
-        text = f"{path} is of format {manifest.get('format')}; this version reads format {MANIFEST_FORMAT}."
-        raise ModelError(text, hint="Update the program.")
-    return manifest
-
-
-def _read_verified(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:
-    """Return the bytes of a file, which are those that the manifest names."""
-    try:
-        data = (folder / name).read_bytes()
-        noted = manifest["files"][name]["sha256"]
-    except (OSError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / name} is missing: the export is incomplete.", hint="Export again.") from error
-    if hashlib.sha256(data).hexdigest() != noted:
-        raise ModelError(
-            f"{folder / name} is not the file that {MANIFEST} names: it is damaged, or being rewritten right now.",
-            hint="Try again in a minute; if that does not help, export again.",
-        )
-    return data

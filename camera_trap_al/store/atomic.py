@@ -1,8 +1,7 @@
 """The only code that opens for writing, syncs, renames and removes.
 
-Every operation passes a numbered failpoint, so that tests can make any of them fail, or kill the process there. A file
-is either the old one or the new one; a folder appears whole or not at all. While a work folder is open, paths that are
-not its own are refused.
+Every operation passes a numbered failpoint, where tests make it fail or kill the process. A file is either the old one
+or the new one; a folder appears whole or not at all. While a work folder is open, paths not its own are refused.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ KILLED_STATUS = 137
 BUFFER_BYTES = 1 << 20
 MOST_BYTES = 1 << 26
 _BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
+Act = Callable[[bytes], int | None]
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | _BINARY
 
 
@@ -34,8 +34,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | _BI
 class Operation:
     """One durable operation that is about to happen.
 
-    `source` is the old name of what is renamed to `path`; `data` goes to `path` at byte `at`, which for "cut" is the new
-    size.
+    `source` is the old name of what is renamed to `path`; `data` goes to byte `at` of `path`; of "cut", that is the size.
     """
 
     name: str
@@ -50,9 +49,8 @@ class Failpoints:
 
     `CTAL_FAULT="n=37,mode=kill,who=worker"` arms the process that calls `arm_from` with that name. Modes: `kill` (end
     at once), `eio`, `enospc` (the operation raises), `torn` (half of the bytes reach the file, then the process ends; an
-    operation without bytes happens first), `short` (half of the bytes reach the file, and the system says so; an
-    operation without bytes happens and is reported as failed), `raise` (raises what a test put into `exception`).
-    `watch` is called with each operation before it happens.
+    operation without bytes happens first), `short` (half of the bytes reach the file, and the system says so; one without
+    bytes happens and is reported as failed), `raise` (what a test put into `exception`). `watch` is called before each.
     """
 
     def __init__(self) -> None:
@@ -69,7 +67,7 @@ class Failpoints:
         if spec and spec.get("who", "daemon") == who:
             self.count, self.fail_at, self.mode = 0, int(spec["n"]), spec.get("mode", "kill")
 
-    def pass_point(self, operation: Operation, act: Callable[[bytes], int | None]) -> int:
+    def pass_point(self, operation: Operation, act: Act) -> int:
         """Count one operation and do it, `act` with its bytes, or fail if it is the armed one.
 
         Returns how many bytes were written.
@@ -136,15 +134,7 @@ def _mode_for(path: Path, usual: int) -> int:
     return usual & 0o700 if is_private(path) else usual
 
 
-def _pass(
-    name: str,
-    path: Path,
-    act: Callable[[bytes], int | None],
-    *,
-    source: Path | None = None,
-    data: bytes = b"",
-    at: int = 0,
-) -> int:
+def _pass(name: str, path: Path, act: Act, *, source: Path | None = None, data: bytes = b"", at: int = 0) -> int:
     for changed in (path, source) if name != "sync folder" else ():
         if changed is not None and _guards and not _is_ours(Path(os.path.normpath(changed.absolute()))):
             raise PermissionError(errno.EPERM, "this program does not write there", str(changed))
@@ -242,6 +232,16 @@ def replace_bytes(path: Path, data: bytes) -> None:
 def replace_json(path: Path, value: Any) -> None:
     """Put `value` at `path` as indented UTF-8 JSON, whole or not at all; durable on return."""
     replace_bytes(path, (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode("utf-8"))
+
+
+def link_file(source: Path, path: Path) -> None:
+    """Make `path`, which is not there yet, a further name of a file; raises `OSError` where the disk cannot."""
+    _pass("link", path, lambda _: os.link(source, path))
+
+
+def keep_times(path: Path, original: os.stat_result) -> None:
+    """Give a copy the times of the file that it was made from."""
+    _pass("set times", path, lambda _: os.utime(path, ns=(original.st_atime_ns, original.st_mtime_ns)))
 
 
 def partial_of(path: Path) -> Path:

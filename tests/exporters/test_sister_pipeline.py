@@ -20,9 +20,9 @@ from camera_trap_al.exporters.sister import why_not_readable
 from camera_trap_al.images import read_image
 from camera_trap_al.learn.backbones import backbones, sister_pipeline_reads
 from camera_trap_al.learn.classifier import fit_classifier, save_classifier
-from camera_trap_al.learn.predict import predict_folder
 from camera_trap_al.learn.settings import ModelSettings
 from camera_trap_al.store import embeddings, generations
+from camera_trap_al_service.predicting import Asked, predict
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +88,7 @@ def predicted(export: Path, crops: list[Path], tmp_path: Path) -> list[str]:
     for number, path in enumerate(crops):
         (tmp_path / "crops").mkdir(exist_ok=True)
         (tmp_path / "crops" / f"{number:02d}.jpg").write_bytes(path.read_bytes())
-    predict_folder(export, tmp_path / "crops", tmp_path / "out.csv")
+    predict(export, tmp_path / "crops", tmp_path / "out.csv", Asked())
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         return [row["Species"] for row in csv.DictReader(file)]
 

@@ -26,6 +26,7 @@ from sqlalchemy.engine import Engine
 
 from camera_trap_al import engine, loop
 from camera_trap_al.catalog import catalog
+from camera_trap_al.core.crops import Wanted
 from camera_trap_al.core.steps import Facts, Step
 from camera_trap_al.errors import ImageUnreadableError
 from camera_trap_al.layout import WorkFolder
@@ -117,7 +118,8 @@ def _read_here(decoders: engine.Decoders, path: Path | str, **given: Any) -> eng
     known = (str(path), facts.st_size, facts.st_mtime_ns)
     if known not in _decoded:
         try:
-            _decoded[known] = engine.Decoders._read_in_thread(decoders, Path(path), engine.IMAGE_PX, given.get("box"))
+            wanted = Wanted(engine.IMAGE_PX, given.get("box"))
+            _decoded[known] = engine.Decoders._read_in_thread(decoders, Path(path), wanted)
         except ImageUnreadableError as error:
             _decoded[known] = error
     found = _decoded[known]

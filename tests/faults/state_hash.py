@@ -32,7 +32,7 @@ def state_of(folder: WorkFolder) -> dict[str, str]:
         **{path.name: _content(path) for path in (folder.selector, folder.labels, folder.predictions)},
         **{path.name: _text(_json(path)) for path in (folder.request, folder.reported)},
         "metrics": _text({p.parent.name: _json(p) for p in folder.test_results.glob("*/metrics.json")}),
-        "export": _text([_json(folder.export / name) for name in ("manifest.json", "check.json")]),
+        "export": _text([_export(folder.export / "manifest.json"), _json(folder.export / "check.json")]),
         "answers": _text({p.name: _answer(p) for p in sorted(folder.bin.glob("*.receipt.json"))}),
     }
 
@@ -81,6 +81,14 @@ def _timeless(value: Any) -> Any:
 
 def _json(path: Path) -> Any:
     return _timeless(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def _export(manifest: Path) -> Any:
+    facts = _json(manifest)
+    # It says when the classifier was fitted.
+    if facts is not None:
+        facts["files"].pop("model_card.md", None)
+    return facts
 
 
 def _answer(path: Path) -> Any:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camera_trap_al.errors import TemplateError
-from camera_trap_al.labels import template as template_module
+from camera_trap_al.labels import sqlite_files
 from camera_trap_al.labels.template import Field, Template, find_templates, make_template, missing_fields, read_template
 from camera_trap_al.store.atomic import failpoints
 
@@ -175,7 +175,7 @@ def test_reading_changes_nothing_and_works_beside_an_open_timelapse(tdb: Path) -
 
 
 def test_a_locked_template_is_reported_as_in_use(tdb: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_module, "BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(sqlite_files, "BUSY_TIMEOUT_S", 0.01)
     with closing(sqlite3.connect(tdb, isolation_level=None)) as timelapse:
         timelapse.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TemplateError, match="in use by another program.*Template Editor"):

@@ -14,7 +14,8 @@ from fake_model import make_source, save_picture
 
 from camera_trap_al.errors import ModelError, UsageError
 from camera_trap_al.exporters import exporters
-from camera_trap_al.learn.predict import PredictSummary, classify, find_images, open_export, predict_folder
+from camera_trap_al.learn.predict import classify, find_images, open_export
+from camera_trap_al_service.predicting import Asked, Predicted, predict
 
 CLASSES = ("blue", "green", "red")
 
@@ -42,15 +43,15 @@ def make_export(root: Path, classes: tuple[str, ...]) -> Path:
     return folder
 
 
-def predict(export: Path, images: Path, out: Path, **options: object) -> tuple[PredictSummary, list[dict[str, str]]]:
-    summary = predict_folder(export, images, out, **options)  # type: ignore[arg-type]
+def predicted(export: Path, images: Path, out: Path, **options: object) -> tuple[Predicted, list[dict[str, str]]]:
+    summary = predict(export, images, out, Asked(**options))  # type: ignore[arg-type]
     with out.open(encoding="utf-8", newline="") as file:
         return summary, list(csv.DictReader(file))
 
 
 def test_every_image_of_every_folder_gets_its_row_in_order(export: Path, images: Path, tmp_path: Path) -> None:
-    summary, rows = predict(export, images, tmp_path / "out.csv")
-    assert summary == PredictSummary(20)
+    summary, rows = predicted(export, images, tmp_path / "out.csv")
+    assert summary == Predicted(20, (), None, (f"Classified 20 images; see {tmp_path / 'out.csv'}",))
     assert list(rows[0]) == ["RelativePath", "File", "Species", "Confidence"]
     keys = [(row["RelativePath"], row["File"]) for row in rows]
     assert keys == sorted(keys) and len(set(keys)) == 20
@@ -60,10 +61,10 @@ def test_every_image_of_every_folder_gets_its_row_in_order(export: Path, images:
 
 
 def test_an_image_alone_gets_the_row_that_it_gets_among_others(export: Path, images: Path, tmp_path: Path) -> None:
-    _, together = predict(export, images, tmp_path / "out.csv", probabilities=True)
+    _, together = predicted(export, images, tmp_path / "out.csv", probabilities=True)
     for row in together[::8]:
         path = images / row["RelativePath"] / row["File"]
-        summary, (alone,) = predict(export, path, tmp_path / "one.csv", probabilities=True)
+        summary, (alone,) = predicted(export, path, tmp_path / "one.csv", probabilities=True)
         assert summary.n == 1
         assert alone == {**row, "RelativePath": ""}
 
@@ -72,15 +73,15 @@ def test_an_image_alone_gets_the_row_that_it_gets_among_others(export: Path, ima
 def test_however_many_cores_compute_the_csv_is_the_same(
     cores: int, export: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict(export, images, tmp_path / "here.csv", probabilities=True)
+    predicted(export, images, tmp_path / "here.csv", probabilities=True)
     monkeypatch.setattr("camera_trap_al.learn.predict.usable_cores", lambda: cores)
-    predict(export, images, tmp_path / "there.csv", probabilities=True)
+    predicted(export, images, tmp_path / "there.csv", probabilities=True)
     assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
 
 
 def test_probabilities_are_one_prefixed_column_a_class(images: Path, tmp_path: Path) -> None:
     export = make_export(tmp_path, ("=1+1", "File", "Species"))
-    _, rows = predict(export, images, tmp_path / "out.csv", probabilities=True)
+    _, rows = predicted(export, images, tmp_path / "out.csv", probabilities=True)
     assert list(rows[0]) == ["RelativePath", "File", "Species", "Confidence", "p_=1+1", "p_File", "p_Species"]
     for row in rows:
         proba = [float(row[name]) for name in ("p_=1+1", "p_File", "p_Species")]
@@ -90,8 +91,8 @@ def test_probabilities_are_one_prefixed_column_a_class(images: Path, tmp_path: P
 
 
 def test_below_the_least_confidence_the_species_is_unknown(export: Path, images: Path, tmp_path: Path) -> None:
-    _, all_named = predict(export, images, tmp_path / "a.csv", min_confidence=0.0)
-    _, none_named = predict(export, images, tmp_path / "b.csv", min_confidence=1.1)
+    _, all_named = predicted(export, images, tmp_path / "a.csv", min_confidence=0.0)
+    _, none_named = predicted(export, images, tmp_path / "b.csv", min_confidence=1.1)
     assert "unknown" not in {row["Species"] for row in all_named}
     assert {row["Species"] for row in none_named} == {"unknown"}
     assert [r["Confidence"] for r in all_named] == [r["Confidence"] for r in none_named]
@@ -102,7 +103,7 @@ def test_unreadable_images_are_listed_beside_and_the_rest_is_classified(export: 
     save_picture(root / "a" / "good.jpg", "red", seed=1)
     (root / "a" / "cut.jpg").write_bytes((root / "a" / "good.jpg").read_bytes()[:300])
     (root / "empty.jpg").write_bytes(b"")
-    summary, rows = predict(export, root, out)
+    summary, rows = predicted(export, root, out)
     assert [row["File"] for row in rows] == ["good.jpg"]
     assert (summary.n, [path for path, _ in summary.unreadable]) == (1, ["empty.jpg", "a/cut.jpg"])
     beside = tmp_path / "out.csv.unreadable.csv"
@@ -113,7 +114,7 @@ def test_unreadable_images_are_listed_beside_and_the_rest_is_classified(export: 
     assert "empty" in listed[0]["Problem"]
     for name in ("a/cut.jpg", "empty.jpg"):
         (root / name).unlink()
-    predict(export, root, out)
+    predicted(export, root, out)
     assert not beside.exists()
 
 
@@ -134,7 +135,7 @@ def test_progress_is_told_up_to_the_last_image(
     monkeypatch.setattr("camera_trap_al.learn.predict.CHUNK_IMAGES", 16)
     monkeypatch.setattr("camera_trap_al.learn.predict.usable_cores", lambda: 1)
     told: list[tuple[int, int]] = []
-    predict(export, images, tmp_path / "out.csv", on_progress=lambda done, total: told.append((done, total)))
+    predict(export, images, tmp_path / "out.csv", Asked(), lambda _: lambda done, total: told.append((done, total)))
     assert told == [(16, 20), (20, 20)]
 
 
@@ -144,7 +145,7 @@ def test_a_chunk_has_work_for_each_core(
     monkeypatch.setattr("camera_trap_al.learn.predict.CHUNK_IMAGES", 8)
     monkeypatch.setattr("camera_trap_al.learn.predict.usable_cores", lambda: 4)
     told: list[int] = []
-    predict(export, images, tmp_path / "out.csv", on_progress=lambda done, total: told.append(done))
+    predict(export, images, tmp_path / "out.csv", Asked(), lambda _: lambda done, total: told.append(done))
     assert told == [16, 20]
 
 
@@ -156,7 +157,7 @@ def test_a_stop_leaves_the_old_csv_and_nothing_else(export: Path, images: Path, 
     old = "RelativePath,File,Species,Confidence\r\n"
     out.write_text(old, encoding="utf-8", newline="")
     with pytest.raises(KeyboardInterrupt):
-        predict_folder(export, images, out, on_progress=stop)
+        predict(export, images, out, Asked(), lambda _: stop)
     assert out.read_bytes().decode() == old
     assert list(tmp_path.iterdir()) == [out]
 
@@ -165,9 +166,9 @@ def test_a_file_that_holds_something_else_is_never_overwritten(export: Path, ima
     out = tmp_path / "IMG_0001.JPG"
     out.write_bytes(b"\xff\xd8 a photograph")
     with pytest.raises(UsageError, match="holds something else than predictions"):
-        predict_folder(export, images, out)
+        predict(export, images, out, Asked())
     with pytest.raises(UsageError, match="There is no folder"):
-        predict_folder(export, images, tmp_path / "nowhere" / "out.csv")
+        predict(export, images, tmp_path / "nowhere" / "out.csv", Asked())
     assert out.read_bytes() == b"\xff\xd8 a photograph" and list(tmp_path.iterdir()) == [out]
 
 
@@ -185,11 +186,11 @@ def test_nothing_to_classify_is_said_in_words(what: str, export: Path, tmp_path:
     if what != "nothing":
         (folder / what).write_bytes(b"")
     with pytest.raises(UsageError, match="no images in"):
-        predict_folder(export, folder, tmp_path / "out.csv")
+        predict(export, folder, tmp_path / "out.csv", Asked())
     with pytest.raises(UsageError, match="no folder or image"):
-        predict_folder(export, folder / "gone", tmp_path / "out.csv")
+        predict(export, folder / "gone", tmp_path / "out.csv", Asked())
     with pytest.raises(UsageError, match="is a folder"):
-        predict_folder(export, folder, tmp_path)
+        predict(export, folder, tmp_path, Asked())
 
 
 def test_a_damaged_foreign_or_incomplete_export_is_refused_in_words(export: Path, tmp_path: Path) -> None:
@@ -223,15 +224,16 @@ def test_a_damaged_foreign_or_incomplete_export_is_refused_in_words(export: Path
 def test_predicting_works_where_torch_cannot_be_imported(export: Path, images: Path, tmp_path: Path) -> None:
     script = f"""
 import sys
-sys.path[:0] = {[str(Path(__file__).parents[2])]!r}
+sys.path[:0] = {[str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]!r}
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("torch", "torchvision", "pandas", "onnx", "skl2onnx", "sklearn"):
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
 from pathlib import Path
-from camera_trap_al.learn.predict import predict_folder
-summary = predict_folder(Path({str(export)!r}), Path({str(images)!r}), Path({str(tmp_path / "out.csv")!r}))
+import conftest
+from camera_trap_al_service.predicting import Asked, predict
+summary = predict(Path({str(export)!r}), Path({str(images)!r}), Path({str(tmp_path / "out.csv")!r}), Asked())
 assert summary.n == 20, summary
 """
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -21,7 +21,7 @@ PROMISED = """
 timelapse_selector.csv timelapse_predictions.csv data/label_request.json data/labels.csv data/quarantine.csv
 export/classifier.onnx export/embedding_model_weights.pt export/dataset_mean.npy export/dataset_std.npy
 export/model.onnx export/embedding.onnx export/classes.json export/check.json
-export/README_export.txt new_labels_bin/round1.csv.receipt.json
+export/README_export.txt export/model_card.md new_labels_bin/round1.csv.receipt.json
 test_results/learning_curve.csv test_results/learning_curve.png
 """
 

@@ -24,6 +24,7 @@ pytestmark = [
 REPLACED = (
     "timelapse_selector.csv",
     "timelapse_predictions.csv",
+    "timelapse_recognitions.json",
     "status.json",
     "data/label_request.json",
     "data/labels.csv",

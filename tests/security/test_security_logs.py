@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -14,10 +15,12 @@ import pytest
 from PIL import Image
 from small_world import OPTIONS, contents, draw, make_world
 
+from camera_trap_al.config_service import LogConfig
 from camera_trap_al_service.cli import main
 from camera_trap_al_service.logs import LONGEST_RECORD, LineFormatter, escaped, log_file
 from camera_trap_al_service.progress import log_to_terminal
 
+SMALL = LogConfig(max_mb=0.002)
 EVIL = "a\x1b[2J\x1b]0;owned\x07\nlabels: took 9 of 9 from fake.csv\r\x9b31m\u202egpj.exe\u2028\udcff"
 
 
@@ -77,7 +80,6 @@ def test_the_terminal_gets_no_codes(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_log_that_another_program_holds_loses_no_line_and_no_older_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("camera_trap_al_service.logs.LOG_BYTES", 2_000)
     path = tmp_path / "log" / "camera-trap-al.log"
     path.parent.mkdir()
     path.with_name("camera-trap-al.log.4").write_text("the oldest", encoding="utf-8")
@@ -86,22 +88,27 @@ def test_a_log_that_another_program_holds_loses_no_line_and_no_older_log(
         raise PermissionError(13, "held", source, None, target)
 
     monkeypatch.setattr(RotatingFileHandler, "rotate", held)
-    with log_file(path):
+    with log_file(path, SMALL):
         for n in range(100):
             logging.getLogger("camera_trap_al").error("line %d %s", n, "x" * 30)
     assert len(path.read_text(encoding="utf-8").splitlines()) == 100
     assert path.with_name("camera-trap-al.log.4").read_text(encoding="utf-8") == "the oldest"
 
 
-def test_the_log_file_grows_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("camera_trap_al_service.logs.LOG_BYTES", 2_000)
+def test_the_log_file_grows_to_a_bound(tmp_path: Path) -> None:
     path = tmp_path / "log" / "camera-trap-al.log"
-    with log_file(path):
+    with log_file(path, replace(SMALL, keep=2)):
         for n in range(500):
             logging.getLogger("camera_trap_al.x").warning("line %d %s", n, EVIL)
     files = sorted(path.parent.iterdir())
-    assert len(files) == 5 and all(file.stat().st_size <= 2_000 for file in files)
+    assert len(files) == 3 and all(file.stat().st_size <= 2_000 for file in files)
     assert is_clean(path.read_text(encoding="utf-8")) and "line 499" in path.read_text(encoding="utf-8")
+
+
+def test_no_log_file_is_written_where_none_is_wanted(tmp_path: Path) -> None:
+    with log_file(tmp_path / "log" / "camera-trap-al.log", LogConfig(file=False)):
+        logging.getLogger("camera_trap_al").warning("something")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="making links needs a right that few users have on Windows")
@@ -110,14 +117,14 @@ def test_a_link_in_the_place_of_the_log_is_replaced(tmp_path: Path) -> None:
     path.parent.mkdir()
     target.write_text("precious", encoding="utf-8")
     path.symlink_to(target)
-    with log_file(path):
+    with log_file(path, LogConfig()):
         logging.getLogger("camera_trap_al.x").warning("something")
     assert target.read_text(encoding="utf-8") == "precious" and "something" in path.read_text(encoding="utf-8")
 
 
 def test_a_log_that_cannot_be_written_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "log").write_bytes(b"a file in the place of the folder")
-    with log_file(tmp_path / "log" / "camera-trap-al.log"):
+    with log_file(tmp_path / "log" / "camera-trap-al.log", LogConfig()):
         logging.getLogger("camera_trap_al.x").warning("something")
     assert "cannot be written" in caplog.text
 

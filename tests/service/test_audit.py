@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from season import Season
 
+from camera_trap_al.auditing import Audit, Suspect, is_empty_class
 from camera_trap_al.errors import ModelError, UsageError, WorkFolderError
 from camera_trap_al.lock import take_lock
 from camera_trap_al.store import embeddings
-from camera_trap_al_service.audit import Audit, Suspect, is_empty_class, table
+from camera_trap_al_service.audit import table
 from camera_trap_al_service.cli import main
 from camera_trap_al_service.timelapse_user import ImageSet
 
