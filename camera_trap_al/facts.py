@@ -169,7 +169,8 @@ def _result_facts(work: Work, facts: Facts) -> Facts:
         validated=checkpoint.number if _is_validated(work, facts, checkpoint) else 0,
         evaluated=metrics.get("checkpoint", 0),
         exported=checkpoint.number if checkpoint.number == exported else 0,
-        reported=reported.get("checkpoint", 0),
+        # What was published and is not known to be ours could not be confirmed, so it is published again.
+        reported=reported.get("checkpoint", 0) if folder.published.exists() else 0,
         report_due=due or time.monotonic() - work.reported_s > REPORT_EVERY_S,
     )
 

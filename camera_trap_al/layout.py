@@ -96,6 +96,10 @@ class WorkFolder:
         return self.data / "estimates.json"
 
     @property
+    def published(self) -> Path:
+        return self.state / "data" / "published.npz"
+
+    @property
     def reported(self) -> Path:
         return self.data / "reported.json"
 

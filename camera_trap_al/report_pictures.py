@@ -13,6 +13,7 @@ from PIL import Image
 
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.core.matching import folded
+from camera_trap_al.core.observed import PERSON, VEHICLE, WORDS
 from camera_trap_al.engine import Decoders
 from camera_trap_al.errors import ImageUnreadableError
 from camera_trap_al.exporters.report_facts import Example
@@ -22,10 +23,21 @@ SIDE_PX = 160
 COLOURS = 256
 # Orientations of EXIF in which a photograph lies on its side.
 ON_ITS_SIDE = range(5, 9)
-PRIVATE = frozenset({"person", "persons", "human", "humans", "people", "vehicle", "vehicles"})
+# The words of detectors, of taxonomy, and what else people call such classes, in some languages.
+PRIVATE = frozenset(
+    """
+    sapiens man men woman women child children boy girl hiker hikers hunter hunters poacher poachers cyclist cyclists ranger
+    rangers staff researcher researchers tourist tourists pedestrians
+    cars trucks motorbike motorbikes motorcycle motorcycles bicycle bicycles bike bikes quad atv
+    mensch menschen fahrzeug fahrzeuge auto autos personne personnes humain humains véhicule véhicules voiture
+    persona personas humano humanos gente vehículo vehículos coche pessoa pessoas veículo veículos carro
+    mens mensen voertuig persone umano umani veicolo veicoli människa människor menneske mennesker fordon
+    człowiek ludzie pojazd ember emberek člověk lidé ihminen ihmiset человек люди машина 人 人类 车
+    """.split()
+).union(WORDS[PERSON], WORDS[VEHICLE])
 # A photograph that so probably shows a person or a vehicle is not shown, whatever its label says.
 PRIVATE_FROM = 0.1
-_WORDS = re.compile(r"[\W_]+")
+_WORDS = re.compile(r"[\W\d_]+")
 
 
 @dataclass(frozen=True)

@@ -121,8 +121,7 @@ def collect(source: Source, status: Mapping[str, Any]) -> Report:
         "curve": "Nothing was measured yet: that takes a classifier, and validation images or labelled images that were drawn"
         " at random.",
         **dict.fromkeys(("classes", "confusion", "reliability"), why_unmeasured),
-        "sites": "No image has a label yet.",
-        "days": why_no_days,
+        **dict.fromkeys(("sites", "days"), why_no_days),
         "examples": why_unmeasured
         or "None of the images can be shown: they cannot be read now, or a person or a vehicle may be in them.",
         "doubts": compared,

@@ -18,6 +18,7 @@ from camera_trap_al.core.steps import Facts
 from camera_trap_al.exporters import ExportCheckError, ExportSource, exporters, write_check
 from camera_trap_al.labels.lines import LabelLines
 from camera_trap_al.labels.prediction_fields import PredictionFields, read_prediction_fields
+from camera_trap_al.labels.published import note_published
 from camera_trap_al.labels.timelapse import Predictions, write_labels, write_predictions, write_problems
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.classifier import fit_classifier, load_classifier, save_classifier
@@ -225,8 +226,11 @@ def report(work: Work) -> None:
     fields = _prediction_fields(work, checkpoint.manifest["classes"])
     for remark in fields.remarks:
         log.info("predictions: %s", remark)
+    predictions = predict_pool(work, checkpoint)
+    # First, so that whatever is confirmed of it later is known to be ours.
+    note_published(work.folder.published, predictions.key_hashes, predictions.species, predictions.classes)
     if fields.columns:
-        write_predictions(work.folder.predictions, selector_lines(work), predict_pool(work, checkpoint), fields)
+        write_predictions(work.folder.predictions, selector_lines(work), predictions, fields)
     else:
         atomic.discard_file(work.folder.predictions)
     recognise(work, checkpoint)

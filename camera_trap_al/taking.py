@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.config import Config
-from camera_trap_al.core.decision import Decision, journal_fields
+from camera_trap_al.core.decision import Decision, Publications, journal_fields
 from camera_trap_al.core.history import History
 from camera_trap_al.core.intake import IntakeSettings, decide
 from camera_trap_al.core.matching import KnownClasses, KnownImages
@@ -25,6 +25,7 @@ from camera_trap_al.core.records import ImageKey, LabelRow, Notice, Rejection
 from camera_trap_al.errors import LabelFileError, UsageError
 from camera_trap_al.labels import receipts
 from camera_trap_al.labels.inbox import BinFile, PrivateCopy, printable_name, take_private_copy
+from camera_trap_al.labels.published import Published
 from camera_trap_al.labels.species_csv import read_species_csv
 from camera_trap_al.store import atomic
 from camera_trap_al.work import Work, image_folders
@@ -136,7 +137,13 @@ def take_labels(work: Work, name: str) -> None:
             if copy.refusal is not None:
                 raise copy.refusal
             decision = decide_file(
-                copy.path, work.config, work.history, work.catalog, notices=copy.notices, images=known_images(work)
+                copy.path,
+                work.config,
+                work.history,
+                work.catalog,
+                published=published(work),
+                notices=copy.notices,
+                images=known_images(work),
             )
         except LabelFileError as error:
             receipt = receipts.receipt_of_error(copy, error, _now(), len(work.history.awaited()))
@@ -179,7 +186,15 @@ def import_labels(work: Work, wish: str, text: str) -> str:
     atomic.replace_bytes(copy.path, data)
     config = replace(work.config, labels=replace(work.config.labels, unrequested="accept", column="Species"))
     try:
-        decision = decide_file(copy.path, config, work.history, work.catalog, images=known_images(work), asks=False)
+        decision = decide_file(
+            copy.path,
+            config,
+            work.history,
+            work.catalog,
+            published=published(work),
+            images=known_images(work),
+            asks=False,
+        )
     except LabelFileError as error:
         raise UsageError(f"Nothing was taken: {error}") from error
     receipt = receipts.receipt_of_decision(copy, decision, _now())
@@ -242,12 +257,18 @@ def known_images(work: Work) -> KnownImages:
     return work.cached("known images", stamp, lambda: KnownImages(work.catalog.pool_keys(with_missing=True), aliases))
 
 
+def published(work: Work) -> Published:
+    """Return what was ever published as predictions."""
+    return Published(work.history.published, work.folder.published)
+
+
 def decide_file(
     path: Path,
     config: Config,
     history: History,
     catalog: Catalog,
     *,
+    published: Publications,
     images: KnownImages,
     notices: tuple[Notice, ...] = (),
     requested: Set[ImageKey] | None = None,
@@ -255,11 +276,14 @@ def decide_file(
 ) -> Decision:
     """Return what would be taken of a label file now. Changes nothing. Raises `LabelFileError`.
 
-    `requested` are the images that count as asked for, by default those of all requests; `asks` as in `IntakeSettings`.
+    `published` is asked what may be confirmed; `requested` are the images that count as asked for, by default those of all
+    requests; `asks` as in `IntakeSettings`.
     """
     source = read_species_csv(path, column=config.labels.column, knows=images.knows)
     rows = itertools.chain(notices, source.rows)
-    return decide_rows(rows, config, history, catalog, images=images, requested=requested, asks=asks)
+    return decide_rows(
+        rows, config, history, catalog, published=published, images=images, requested=requested, asks=asks
+    )
 
 
 def known_classes(config: Config, history: History) -> KnownClasses:
@@ -278,6 +302,7 @@ def decide_rows(
     history: History,
     catalog: Catalog,
     *,
+    published: Publications,
     images: KnownImages,
     requested: Set[ImageKey] | None = None,
     asks: bool = True,
@@ -291,7 +316,7 @@ def decide_rows(
         requested=history.requested if requested is None else requested,
         awaited=awaited,
         current=history.label_of,
-        published=history.published,
+        published=published,
         settings=IntakeSettings(
             "accept" if config.labels.unrequested == "accept" else "ignore",
             config.classes.auto_add,

@@ -9,6 +9,7 @@ from camera_trap_al.config_file import read_work_config
 from camera_trap_al.core.history import History
 from camera_trap_al.core.matching import KnownImages
 from camera_trap_al.errors import CameraTrapAlError, LabelFileError, UsageError, WorkFolderError
+from camera_trap_al.labels.published import Published
 from camera_trap_al.labels.template import find_templates, missing_fields, read_template
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.store import atomic, generations, shards
@@ -98,7 +99,8 @@ def check_file(root: Path, path: Path) -> tuple[list[str], bool]:
     catalog = Catalog.open(folder.catalog, read_only=True)
     try:
         images = KnownImages(catalog.pool_keys(with_missing=True), config.labels.path_alias)
-        decision = decide_file(path, config, history, catalog, images=images)
+        published = Published(history.published, folder.published)
+        decision = decide_file(path, config, history, catalog, published=published, images=images)
     except LabelFileError as error:
         return [f"{path.name}: nothing would be taken. {error}"], False
     finally:

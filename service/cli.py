@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except _catalogue_error() as error:
-        text = f"The catalogue cannot be read: {error.__cause__ or error}. `run` makes it anew if it is damaged."
-        say(f"camera-trap-al: {text}", to=sys.stderr)
+        text = f"The catalogue cannot be read: {error.__cause__ or error}."
+        say(f"camera-trap-al: {text} `run` mends it: it may be damaged, or of an older version.", to=sys.stderr)
         return EXIT_PROBLEM
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

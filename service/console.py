@@ -38,7 +38,7 @@ from camera_trap_al.loop import Loop, is_waiting
 from camera_trap_al.prompting import Refused, say
 from camera_trap_al.registry import did_you_mean
 from camera_trap_al.store import atomic, generations
-from camera_trap_al.taking import decide_file, journal_labels, known_images
+from camera_trap_al.taking import decide_file, journal_labels, known_images, published
 from camera_trap_al.work import holds_images, image_folders, is_online
 from camera_trap_al_service.daemon import GIVE_UP_AFTER, SHOWING, Heart, ending, give_up, opened
 from camera_trap_al_service.init import init, survey
@@ -363,6 +363,7 @@ class _Console:
                 work.config,
                 history,
                 work.catalog,
+                published=published(work),
                 images=images,
                 notices=copy.notices,
                 requested=frozenset(asked),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Collection, Sequence
@@ -90,7 +91,12 @@ def _field_problems(template: Template, column: str) -> list[Finding]:
         if field is None:
             other = next((f.data_label for f in template.fields if f.data_label.casefold() == name.casefold()), "")
             text = f"the template has no field with the data label {name}" + (f", only {other}." if other else ".")
-            found.append(problem(text, f"Add one, a {kinds}, {editor}."))
+            way = (
+                f", or set column = {json.dumps(other)} under [labels] in config.toml"
+                if other and name == column
+                else ""
+            )
+            found.append(problem(text, f"Add one, a {kinds}, {editor}{way}."))
         elif field.type not in types:
             text = f"the field {name} is of the type {field.type}."
             found.append(problem(text, f"Make it a {kinds} {editor}."))
@@ -117,12 +123,28 @@ def _field_problems(template: Template, column: str) -> list[Finding]:
             found.append(
                 note(text, f"Make it a {TYPES[types[0]]}, or give your own field another data label {editor}.")
             )
+    found += _confirmed_problems(template, editor)
     for name in (*EXPORTED, column):
         field = template.field(name)
         if field is not None and not field.is_exported:
             text = f"{name} is left out of exported files, so no label can be read from them."
             found.append(problem(text, f"Tick its export {editor}."))
     return found
+
+
+def _confirmed_problems(template: Template, editor: str) -> list[Finding]:
+    """Return why a prediction cannot be confirmed, or is by nobody."""
+    confirmed, prediction = template.field("Confirmed"), template.field("Prediction")
+    if confirmed is None or confirmed.type not in OPTIONAL_FIELDS["Confirmed"]:
+        return []
+    if confirmed.default.strip().lower() == "true":
+        text = "Confirmed is on by default, which confirms every prediction before anybody looks at it."
+        return [problem(text, f"Set its default value to false {editor}, and Confirmed off in images not looked at.")]
+    hidden = [field.data_label for field in (confirmed, prediction) if field is not None and not field.is_exported]
+    if prediction is not None and hidden:
+        text = f"{' and '.join(hidden)} is left out of exported files, so what is confirmed there is not taken."
+        return [note(text, f"Tick its export {editor}.")]
+    return []
 
 
 def check_species(case: Case) -> list[Finding]:

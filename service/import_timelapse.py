@@ -19,6 +19,7 @@ from camera_trap_al.core.history import History
 from camera_trap_al.core.matching import KnownClasses, KnownImages, shown
 from camera_trap_al.core.records import LabelRow
 from camera_trap_al.errors import LabelFileError, UsageError, WorkFolderError
+from camera_trap_al.labels.published import Published
 from camera_trap_al.labels.timelapse_database import ImageDatabase, read_image_database
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.store.journal import read_journal
@@ -109,7 +110,8 @@ def _decide(rows: Sequence[LabelRow], folder: WorkFolder, config: Config, histor
         images = KnownImages(catalog.pool_keys(with_missing=True), config.labels.path_alias)
         if rows and not any(images.knows(row.relative_path, row.file) for row in rows):
             raise _of_other_images(rows, config, database)
-        return decide_rows(rows, config, history, catalog, images=images, asks=False)
+        published = Published(history.published, folder.published)
+        return decide_rows(rows, config, history, catalog, published=published, images=images, asks=False)
     except LabelFileError as error:
         raise UsageError(f"Nothing was taken from {database}: {error}") from error
     finally:
@@ -193,9 +195,11 @@ def _outcome_lines(decision: Decision) -> Iterator[str]:
 
 def _default_line(found: ImageDatabase, n: int, column: str) -> str:
     names = " or ".join(f"'{shown(name)}'" for name in sorted(found.defaults))
+    held = [f"{column} is {names}"] if names else []
+    held += ["Confirmed is on"] if found.is_confirmed_before else []
     return (
-        f"Left out: {_count(n, 'row')} whose {column} is {names}, which is what the field holds before anybody looks at an"
-        " image. If they were looked at, --with-default takes them too."
+        f"Left out: {_count(n, 'row')} whose {', or whose '.join(held)}, which is what the field holds before anybody looks at"
+        " an image. If they were looked at, --with-default takes them too."
     )
 
 

@@ -135,7 +135,7 @@ class Notifier:
         self._work, self._stop, self._clock = loop.work, loop.stop, clock
         self._troubles = Troubles()
         self._told = Told()
-        self._messages: queue.Queue[Message | None] = queue.Queue(MOST_WAITING)
+        self._messages: queue.Queue[Message | None] = queue.Queue()
         self._thread: threading.Thread | None = None
         self._round = 0
         self._is_on = bool(self._work.config.notify.command) and _may_run(self._work.folder)
@@ -173,8 +173,7 @@ class Notifier:
     def close(self) -> None:
         """Wait for the end of the command that runs: a minute at most, three seconds where the program is told to stop."""
         if self._thread is not None:
-            with contextlib.suppress(queue.Full):
-                self._messages.put_nowait(None)
+            self._messages.put(None)
             self._thread.join((COMMAND_S + AT_STOP_S) * (1 + self._messages.qsize()))
 
     def _tell(self, messages: list[Message], told: Told) -> None:
@@ -188,9 +187,9 @@ class Notifier:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run_all, daemon=True, name="notify")
                 self._thread.start()
-            try:
-                self._messages.put_nowait(message)
-            except queue.Full:
+            if self._messages.qsize() < MOST_WAITING:
+                self._messages.put(message)
+            else:
                 log.warning("notify: too many messages wait; this one is left out: %s", message.text)
 
     def _run_all(self) -> None:

@@ -24,6 +24,8 @@ from camera_trap_al_service.predict_outputs import check_out
 DETECTION_THRESHOLD = 0.2
 EMPTY = "empty"
 EMPTY_NAMES = (EMPTY, "blank")
+# A class may be called `unknown`, but none is called this.
+NO_NAME = ""
 
 Progress = Callable[[int, int], object]
 
@@ -104,8 +106,8 @@ def predict(
         raise UsageError(f"There are no images in {images}.", hint=f"Read are: {', '.join(sorted(IMAGE_EXTENSIONS))}.")
     seen = _Seen(asked, root, keys, out)
     run = _Run(model, root, keys, problems, seen, asked, out)
-    lines = [*run.write(bar("classifying")), *run.others(bar("sorting"))]
-    return run.predicted(lines)
+    done = run.predicted(run.write(bar("classifying")))
+    return replace(done, lines=(*done.lines, *run.others(bar("sorting"))))
 
 
 def _check_options(asked: Asked) -> None:
@@ -249,7 +251,7 @@ class _Run:
 
         written = write_recognitions(
             self._out,
-            map(self._with_all_boxes, map(self._if_sure, images)),
+            (self._with_all_boxes(self._if_sure(image, NO_NAME)) for image in images),
             self._model.classes,
             detector=self._seen.detector(),
             classifier=self._model.name,
@@ -277,15 +279,15 @@ class _Run:
             image, detections=tuple(next(those_that_count) if d.confidence >= threshold else d for d in everything)
         )
 
-    def _if_sure(self, image: ObservedImage) -> ObservedImage:
-        """Return an image whose species, and those of its boxes, are unknown where they are too uncertain."""
+    def _if_sure(self, image: ObservedImage, name: str = UNKNOWN) -> ObservedImage:
+        """Return an image whose species, and those of its boxes, have this name where they are too uncertain."""
         least = self._asked.min_confidence
         if least is None:
             return image
         boxes = image.detections
         if boxes is not None:
-            boxes = tuple(replace(d, named=_sure(d.named, least)) for d in boxes)
-        return replace(image, detections=boxes, named=_sure(image.named, least))
+            boxes = tuple(replace(d, named=_sure(d.named, least, name)) for d in boxes)
+        return replace(image, detections=boxes, named=_sure(image.named, least, name))
 
     def _write_package(self, images: Iterator[ObservedImage]) -> list[str]:
         from camera_trap_al.exporters.camtrap_dp import PackageFacts, write_package
@@ -332,6 +334,10 @@ class _Run:
         n = sum(found.by_folder.values())
         each = ", ".join(f"{name} {count}" for name, count in found.by_folder.items())
         lines = [f"Sorted {n} images into {folder}: {each}"]
+        if found.left_out:
+            lines.append(
+                f"{len(found.left_out)} images are in none of them: they cannot be read, or are no longer there"
+            )
         if found.why_copied:
             lines.append(f"{found.n_copied} images were copied, since links cannot be made there: {found.why_copied}")
         return lines
@@ -349,10 +355,10 @@ class _Run:
         return Predicted(self._n, unreadable, beside, (*lines, said))
 
 
-def _sure(named: tuple[Named, ...], least: float) -> tuple[Named, ...]:
+def _sure(named: tuple[Named, ...], least: float, name: str) -> tuple[Named, ...]:
     if not named or is_sure(named[0], least):
         return named
-    return (Named(UNKNOWN, named[0].probability), *named)
+    return (Named(name, named[0].probability), *named)
 
 
 def _briefly(image: ObservedImage) -> ObservedImage:

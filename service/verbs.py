@@ -15,7 +15,7 @@ from camera_trap_al.exporters import ExportSource, exporters
 from camera_trap_al.exporters.packed import write_zip
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.evaluate import evaluate as measure
-from camera_trap_al.learn.exported import holds_packed_export
+from camera_trap_al.learn.exported import holds_export
 from camera_trap_al.learn.predict import classify, find_images, open_export
 from camera_trap_al.lock import take_lock
 from camera_trap_al.results import export_source
@@ -40,7 +40,7 @@ def export(root: Path, to: Path | None, packed: Path | None = None) -> str:
     if to is None:
         return _export_into_work(folder, source)
     to = to.absolute()
-    if to.exists() and (not to.is_dir() or (any(to.iterdir()) and not (to / "manifest.json").is_file())):
+    if os.path.lexists(to) and not (to.is_dir() and (holds_export(to) or not any(to.iterdir()))):
         raise UsageError(f"{to} holds something else than an export.", hint="Name a new folder.")
     atomic.make_folder(to)
     exporters["onnx"].write(source, to)
@@ -52,7 +52,7 @@ def _export_packed(source: ExportSource, packed: Path) -> str:
         raise UsageError(f"{packed} is no name of a ZIP file.", hint=f"Name it {packed.name}.zip, or use --to DIR.")
     if not packed.parent.is_dir():
         raise UsageError(f"There is no folder {packed.parent}.", hint="Make it first, or name another file.")
-    if os.path.lexists(packed) and not (packed.is_file() and holds_packed_export(packed)):
+    if os.path.lexists(packed) and not (packed.is_file() and holds_export(packed)):
         raise UsageError(f"{packed} holds something else than an export.", hint="Name another file.")
     write_zip(packed, exporters["onnx"].contents(source))
     return (

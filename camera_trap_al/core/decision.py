@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from camera_trap_al.core.records import ImageKey, Rejection
 
@@ -22,6 +23,13 @@ COUNTS = (
     "unlabelled",
     "duplicates",
 )
+
+
+class Publications(Protocol):
+    """What was published of images: a mapping, of which no more than this is asked."""
+
+    def get(self, key: ImageKey, default: AbstractSet[str], /) -> AbstractSet[str]:
+        """Return every species that was ever published as the prediction of an image, `default` for none."""
 
 
 class TakenLabel(NamedTuple):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from camera_trap_al.core.decision import COUNTS, KEPT_REJECTIONS, Decision, Skip, TakenLabel
+from camera_trap_al.core.decision import COUNTS, KEPT_REJECTIONS, Decision, Publications, Skip, TakenLabel
 from camera_trap_al.core.matching import (
     KnownClasses,
     KnownImages,
@@ -51,7 +51,7 @@ def decide(
     requested: AbstractSet[ImageKey],
     awaited: Collection[ImageKey],
     current: Callable[[ImageKey], str | None],
-    published: Mapping[ImageKey, AbstractSet[str]],
+    published: Publications,
     settings: IntakeSettings,
     not_pool: Callable[[ImageKey], bool] = lambda key: False,
     unavailable: AbstractSet[ImageKey] = frozenset(),
@@ -111,7 +111,7 @@ class _Intake:
         images: KnownImages,
         classes: KnownClasses,
         requested: AbstractSet[ImageKey],
-        published: Mapping[ImageKey, AbstractSet[str]],
+        published: Publications,
         settings: IntakeSettings,
         not_pool: Callable[[ImageKey], bool],
         unavailable: AbstractSet[ImageKey],
@@ -197,7 +197,7 @@ class _Intake:
     def confirm(self, row: LabelRow, key: ImageKey) -> None:
         """Take in a row without a Species whose Confirmed is true."""
         match = self.classes.match(unguarded(row.prediction))
-        if match.kind == "class" and match.name in self.published.get(key, ()):
+        if match.kind == "class" and match.name in self.published.get(key, frozenset()):
             self.confirmed.add(key, match.name, row.line)
         else:
             named = f"the prediction '{shown(row.prediction)}' was never ours for this image"

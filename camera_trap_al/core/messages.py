@@ -88,7 +88,7 @@ def from_json(value: Mapping[str, object]) -> Told:
     shown, keys, last = value.get("shown"), value.get("keys"), value.get("last")
     if value.get("format") != 1 or not isinstance(keys, list) or not isinstance(last, dict):
         return Told()
-    times = {str(kind): float(at) for kind, at in last.items() if isinstance(at, int | float)}
+    times = {str(kind): at for kind, at in last.items() if isinstance(at, float)}
     return Told(shown if isinstance(shown, int | str) else 0, frozenset(_texts(keys)), times)
 
 

@@ -10,6 +10,19 @@ from camera_trap_al.core.records import Box, ImageKey
 
 ANIMAL, PERSON, VEHICLE = "animal", "person", "vehicle"
 WHOLE_IMAGE = Box(0.0, 0.0, 1.0, 1.0)
+# Other programs' words for these: a person must never count as something else.
+WORDS = {
+    ANIMAL: ("animal", "animals", "wildlife"),
+    PERSON: ("person", "persons", "people", "human", "humans", "pedestrian", "homo sapiens"),
+    VEHICLE: ("vehicle", "vehicles", "car", "truck"),
+}
+_CATEGORY_OF = {word: category for category, words in WORDS.items() for word in words}
+
+
+def category_of(name: str) -> str:
+    """Return `animal`, `person` or `vehicle` for a name that means it in any case, else the name in lower case."""
+    folded = name.strip().lower()
+    return _CATEGORY_OF.get(folded, folded)
 
 
 class Named(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from camera_trap_al.core.observed import ANIMAL, PERSON, VEHICLE, Detection, Named, ObservedImage
+from camera_trap_al.core.observed import ANIMAL, PERSON, VEHICLE, Detection, Named, ObservedImage, category_of
 from camera_trap_al.core.records import Box
 from camera_trap_al.core.spreadsheets import safe_cell
 from camera_trap_al.exporters.certainty import DECIMALS, is_sure
@@ -129,9 +129,11 @@ class Rows:
         """Return type and name of what has this class."""
         if species in (self.rules.empty, ""):
             return {"observationType": BLANK}
-        for word, kind in ((PERSON, HUMAN), (VEHICLE, VEHICLE), (self.rules.unknown, UNKNOWN)):
-            if species == word:
-                return {"observationType": kind}
+        if species == self.rules.unknown:
+            return {"observationType": UNKNOWN}
+        kind = {PERSON: HUMAN, VEHICLE: VEHICLE}.get(category_of(species))
+        if kind is not None:
+            return {"observationType": kind}
         return {"observationType": ANIMAL, "scientificName": species}
 
     def _by_programs(self, image: ObservedImage) -> Iterator[dict[str, str]]:

@@ -16,7 +16,8 @@ MODEL_CARD = "model_card.md"
 # Below these a class is named among the limits: too few to learn it from, and to say how good it is.
 FEW_LABELS, FEW_VALIDATION = 20, 20
 MOST_CONFUSIONS = 10
-LONGEST = 200
+# Longer than any name, and than what anybody says of a licence.
+LONGEST = 2000
 DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 LIBRARIES = ("numpy", "onnx", "onnxruntime", "scikit-learn", "skl2onnx")
 NOT_SAID = "Not chosen by this program: the owner of the images and labels decides; ask before passing it on."
@@ -131,11 +132,13 @@ def _propagated(run: RunFacts) -> str:
 
 
 def _by_class(run: RunFacts, classes: Sequence[str]) -> list[str]:
-    found = _per_class(run)
+    found, matrix = _per_class(run), run.metrics.get("confusion_matrix", ())
+    n_predicted = dict(zip(run.metrics.get("conf_mat_classes", ()), map(sum, zip(*matrix, strict=True)), strict=True))
     rows = []
     for name in [*classes, *(name for name in found if name not in classes)]:
-        noted = found.get(name, {})
-        figures = [_fraction(noted.get(key)) if noted else "-" for key in ("precision", "recall", "f1")]
+        noted, n = found.get(name, {}), _support(run, name)
+        parts = (("precision", n_predicted.get(name, 0)), ("recall", n), ("f1", n))
+        figures = [_fraction(noted[key]) if of_any else "-" for key, of_any in parts]
         labels = f"{run.labels.get(name, 0):,}" if run.labels else "-"
         rows.append([plain(name), labels, f"{_support(run, name):,}" if run.metrics else "-", *figures])
     header = ("Class", "Labels", "Validation images", "Precision", "Recall", "F1")

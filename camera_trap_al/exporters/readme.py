@@ -45,7 +45,9 @@ TO USE model.onnx FROM OTHER PROGRAMS
 
   import json, numpy as np, onnxruntime
   from PIL import Image, ImageOps
-  image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB").resize((256, 256), Image.BILINEAR)
+  photo = Image.open("photo.jpg")
+  photo.draft(photo.mode, (320, 320))  # large JPEGs are read small; without this, probabilities differ a little
+  image = ImageOps.exif_transpose(photo).convert("RGB").resize((256, 256), Image.BILINEAR)
   session = onnxruntime.InferenceSession("model.onnx")
   probabilities = session.run(None, {{"images": np.asarray(image)[None]}})[0][0]
   print(json.loads(session.get_modelmeta().custom_metadata_map["classes"])[probabilities.argmax()])

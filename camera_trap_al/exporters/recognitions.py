@@ -16,6 +16,7 @@ from camera_trap_al.core.observed import (
     DetectorInfo,
     Named,
     ObservedImage,
+    category_of,
 )
 from camera_trap_al.store import atomic
 
@@ -57,7 +58,7 @@ def write_recognitions(
     Parameters
     ----------
     images : read once; memory does not grow with their number
-    classes : of the classifier; a box whose likeliest species is none of them, but `unknown`, gets no species
+    classes : of the classifier; a box whose likeliest species is none of them gets no species
     detector : what is known of the detector; None where images were classified whole
     classifier : its name and number, such as `camera_trap_al checkpoint 7`
     written_at : "2026-11-22 10:00:00"
@@ -108,7 +109,8 @@ class _Writer:
             return None
         if not image.named or image.named[0].species == self._empty:
             return ()
-        return (Detection(ANIMAL, 1.0, WHOLE_IMAGE, image.named),)
+        category = category_of(image.named[0].species)
+        return (Detection(category if category in (PERSON, VEHICLE) else ANIMAL, 1.0, WHOLE_IMAGE, image.named),)
 
     def _detection(self, detection: Detection) -> dict[str, Any]:
         category = self.categories.setdefault(detection.category, str(len(self.categories) + 1))

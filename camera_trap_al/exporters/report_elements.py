@@ -7,8 +7,10 @@ import hashlib
 import html
 from collections.abc import Iterable, Sequence
 
-from camera_trap_al.core.matching import shown
+from camera_trap_al.core.matching import SHOWN_CHARACTERS, shown
 
+# Of a sentence or a path; paths of Windows have 260, or 32,767 where that is allowed.
+MOST_CHARACTERS = 2000
 STYLE = """
 :root { color-scheme: light dark; --page: #fdfdfb; --text: #1c1c1a; --soft: #5a5a55; --line: #d5d5cd; --card: #f3f3ee;
   --blue: #0b5394; --orange: #b04a08; --green: #2f6d1c; --heat: #7fb2dc; --amiss: #f0a46a; }
@@ -78,9 +80,9 @@ class Markup(str):
     __slots__ = ()
 
 
-def text(value: str) -> Markup:
-    """Return text of any origin as HTML: escaped, what cannot be seen made visible, cut after 200 characters."""
-    return value if isinstance(value, Markup) else Markup(html.escape(shown(value), quote=True))
+def text(value: str, most: int = SHOWN_CHARACTERS) -> Markup:
+    """Return text of any origin as HTML: escaped, what cannot be seen made visible, cut after so many characters."""
+    return value if isinstance(value, Markup) else Markup(html.escape(shown(value, most), quote=True))
 
 
 def name(value: str) -> Markup:
@@ -88,11 +90,15 @@ def name(value: str) -> Markup:
     return Markup(f"<bdi>{text(value)}</bdi>")
 
 
+def path(value: str) -> Markup:
+    """Return a path as `name` does a name. Longer than those may be: what tells one image from another is at its end."""
+    return Markup(f"<bdi>{text(value, MOST_CHARACTERS)}</bdi>")
+
+
 def sentence(value: str, kind: str = "") -> Markup:
     """Return a paragraph. Longer than names may be: what is said has paths in it."""
     css = f' class="{kind}"' if kind else ""
-    inner = value if isinstance(value, Markup) else html.escape(shown(value, 2000), quote=True)
-    return Markup(f"<p{css}>{inner}</p>\n")
+    return Markup(f"<p{css}>{text(value, MOST_CHARACTERS)}</p>\n")
 
 
 def percent(fraction: float | None) -> str:

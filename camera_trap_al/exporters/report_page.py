@@ -12,13 +12,14 @@ from camera_trap_al.exporters.report_elements import (
     folded_away,
     frame,
     name,
+    path,
     percent,
     section,
     sentence,
     table,
     text,
 )
-from camera_trap_al.exporters.report_facts import CurvePoint, Example, Quality, Report, Share
+from camera_trap_al.exporters.report_facts import ClassFacts, CurvePoint, Example, Quality, Report, Share
 from camera_trap_al.exporters.report_figures import bar, curve_figure, days_figure, reliability_figure
 
 # A wider matrix cannot be read; the classes with the fewest images are counted together.
@@ -112,9 +113,7 @@ def _classes(report: Report) -> Sequence[str]:
             name(one.name),
             percent(one.precision) if one.predicted else "–",
             percent(one.recall) if one.images else "–",
-            percent(2 * one.precision * one.recall / (one.precision + one.recall))
-            if one.precision * one.recall
-            else "–",
+            percent(_f1(one)) if one.images else "–",
             *(f"{n:,}" for n in (one.images, one.predicted, one.labels)),
         )
         for one in found.classes
@@ -130,6 +129,11 @@ def _classes(report: Report) -> Sequence[str]:
         ),
         table("Classes", header, rows, numbers=len(header) - 1),
     ]
+
+
+def _f1(one: ClassFacts) -> float:
+    both = one.precision + one.recall
+    return 2 * one.precision * one.recall / both if both else 0.0
 
 
 def _confusion(report: Report) -> Sequence[str]:
@@ -278,8 +282,8 @@ def _picture(example: Example) -> Markup:
         )
     image = f'<img src="{data_uri(example.png)}" width="{example.width}" height="{example.height}" alt="{text(says)}">'
     sure = f"{100 * example.probability:.0f} % sure"
-    path = f'<span class="soft">{name(example.path)}</span>'
-    return Markup(f"<figure>{image}<figcaption>{caption}, {sure}<br>{path}</figcaption></figure>\n")
+    where = f'<span class="soft">{path(example.path)}</span>'
+    return Markup(f"<figure>{image}<figcaption>{caption}, {sure}<br>{where}</figcaption></figure>\n")
 
 
 def _spoken(value: str) -> str:
@@ -291,7 +295,7 @@ def _doubts(report: Report) -> Sequence[str]:
     if not report.doubts:
         return []
     rows = [
-        (name(one.path), name(one.given), name(one.looks_like), f"{100 * one.probability:.0f} %")
+        (path(one.path), name(one.given), name(one.looks_like), f"{100 * one.probability:.0f} %")
         for one in report.doubts
     ]
     parts = [

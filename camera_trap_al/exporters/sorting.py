@@ -118,7 +118,6 @@ def sort_into(
 
 
 def check_apart(folder: Path, root: Path) -> None:
-    """Raise `UsageError` unless images of `root` may be sorted into `folder`: neither may lie in the other."""
     """Raise `UsageError` where images of `root` cannot be sorted into a folder, since one is in the other."""
     if not folder.absolute().parent.is_dir():
         raise UsageError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import os
 import re
 import struct
 from collections import Counter
@@ -11,17 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from camera_trap_al.core.matching import nfc
-from camera_trap_al.core.observed import ANIMAL, PERSON, VEHICLE, Detection, DetectorInfo
+from camera_trap_al.core.observed import ANIMAL, PERSON, VEHICLE, Detection, DetectorInfo, category_of
 from camera_trap_al.core.records import Box, ImageKey
 from camera_trap_al.errors import CameraTrapAlError
 
-# Other detectors' words for these: a person must never count as something else.
-WORDS = {
-    ANIMAL: ("animal", "animals", "wildlife"),
-    PERSON: ("person", "persons", "people", "human", "humans", "pedestrian"),
-    VEHICLE: ("vehicle", "vehicles", "car", "truck"),
-}
-WORD_OF = {word: category for category, words in WORDS.items() for word in words}
+USUAL = {"1": ANIMAL, "2": PERSON, "3": VEHICLE}
 # Detectors write four decimals, so that a box may reach over an edge by this much.
 ROUNDING = 0.002
 CUT = "a part of a box outside the image"
@@ -99,6 +95,14 @@ class Detections:
         """Say what the detector's numbers mean; without this they are 1 animal, 2 person, 3 vehicle."""
         self._names = {str(number): str(name) for number, name in names.items()}
 
+    def check_categories(self, path: Path) -> None:
+        """Raise `DetectionFileError` if nothing says what the numbers mean, and they are not the usual ones."""
+        if not self._names and "0" in self._number_of:
+            raise DetectionFileError(
+                f"{path} numbers its categories from 0 and does not say what they mean: which are people cannot be known.",
+                hint="Have it written with names of categories (in MegaDetector's JSON: detection_categories).",
+            )
+
     def leave_out(self, why: str, where: str) -> None:
         """Note something that is not taken."""
         self._left_out[why] += 1
@@ -125,25 +129,24 @@ class Detections:
 
     def _word(self, number: int) -> str:
         category = self._categories[number]
-        if not self._names:
-            name = {"1": ANIMAL, "2": PERSON, "3": VEHICLE}.get(category, category)
-        else:
-            name = self._names.get(category, category)
-        folded = name.strip().lower()
-        return WORD_OF.get(folded, folded)
+        if category in self._names:
+            return category_of(self._names[category])
+        usual = USUAL.get(category, category)
+        # What names leave out is no animal, but may be a person.
+        return category if self._names and usual == ANIMAL else category_of(usual)
 
 
 def key_of(text: str, root: Path | None) -> ImageKey | str:
     r"""Return the image that a path in a file of detections means, or why it means none.
 
-    `\` is `/`, a leading `./` is nothing, and an absolute path is taken from `root` on. On Windows, and for paths with a drive,
-    upper case does not count there.
+    `\` is `/`, a leading `./` is nothing, and an absolute path is taken from `root` on, where upper case does not count for
+    paths of Windows: those with a drive or a server.
     """
     path = text.strip().replace("\\", "/")
     is_absolute = path.startswith("/") or _DRIVE.match(path) is not None
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if is_absolute:
-        beside = _below(parts, root)
+        beside = _below(parts, root, is_of_windows=not path.startswith("/") or path.startswith("//"))
         if beside is None:
             return "an absolute path outside the folder of images"
         parts = beside
@@ -152,13 +155,22 @@ def key_of(text: str, root: Path | None) -> ImageKey | str:
     return ImageKey("/".join(parts[:-1]), parts[-1])
 
 
-def _below(parts: list[str], root: Path | None) -> list[str] | None:
-    above = [part for part in str((root or Path()).absolute()).replace("\\", "/").split("/") if part]
-    if root is None or len(parts) <= len(above):
+def _below(parts: list[str], root: Path | None, *, is_of_windows: bool) -> list[str] | None:
+    if root is None:
         return None
-    head = parts[: len(above)]
-    is_same = [p.lower() for p in head] == [a.lower() for a in above] if _DRIVE.match(parts[0]) else head == above
-    return parts[len(above) :] if is_same else None
+    named = os.path.normpath(root.absolute())
+    for place in (named, _real(named)):
+        above = [part for part in place.replace("\\", "/").split("/") if part]
+        head = parts[: len(above)]
+        is_same = [p.lower() for p in head] == [a.lower() for a in above] if is_of_windows else head == above
+        if is_same and len(parts) > len(above):
+            return parts[len(above) :]
+    return None
+
+
+@functools.lru_cache(maxsize=4)
+def _real(place: str) -> str:
+    return os.path.realpath(place)
 
 
 def number_in(value: Any) -> float | None:

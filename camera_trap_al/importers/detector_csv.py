@@ -67,6 +67,7 @@ def read_detector_csv(path: Path, root: Path | None = None) -> Detections:
             f"{path} cannot be read ({error.strerror or error}).", hint="Check the path."
         ) from error
     found.check_any(path, FOREIGN)
+    found.check_categories(path)
     return found
 
 
@@ -97,7 +98,7 @@ def _columns(header: Sequence[str], path: Path) -> dict[str, int]:
 def _per_box(rows: Iterator[list[str]], columns: dict[str, int], found: Detections) -> Iterator[Found]:
     for row in rows:
         cells = {what: row[at].strip() if at < len(row) else "" for what, at in columns.items()}
-        category = cells.get("category") or ANIMAL_NUMBER
+        category = (cells.get("category") or ANIMAL_NUMBER).removesuffix(".0")
         yield cells["name"], _box(found, cells["name"], category, cells["score"], [cells[edge] for edge in EDGES])
 
 

@@ -26,8 +26,8 @@ class JsonStream:
         self._text, self._at, self._begin = "", 0, 0
         self._is_over = False
 
-    def members(self, long_list: str) -> Iterator[tuple[str, Any]]:
-        """Yield the keys and values of the object; of a list under `long_list` each entry as a member of its own.
+    def members(self, *long_lists: str) -> Iterator[tuple[str, Any]]:
+        """Yield the keys and values of the object; of a list under one of `long_lists` each entry as a member of its own.
 
         An empty such list yields nothing. Raises `NotJson`.
         """
@@ -39,7 +39,7 @@ class JsonStream:
             if not isinstance(key, str):
                 raise self._wrong("a name in quotation marks")
             self._expect(":")
-            if key == long_list and self._next_is("["):
+            if key in long_lists and self._next_is("["):
                 for entry in self._entries():
                     yield key, entry
             else:
@@ -95,6 +95,8 @@ class JsonStream:
                     is_cut = error.msg.startswith("Unterminated") or error.pos >= len(self._text.rstrip(SPACE))
                     self._at = len(self._text) if is_cut else error.pos
                     raise self._wrong("a value") from None
+            except ValueError:
+                raise self._wrong("a shorter number") from None
             except RecursionError:
                 raise self._wrong("an end of brackets within brackets") from None
             self._read_more()

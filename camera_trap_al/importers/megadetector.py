@@ -23,6 +23,17 @@ from camera_trap_al.importers.json_stream import JsonStream, NotJson
 AGAIN = "Run the detector again, or copy the file again."
 FOREIGN = "Give the JSON that MegaDetector wrote for these images (batch format)."
 METADATA_CHARS = 200
+# Lists of other formats, and what to do with those.
+OTHERS = {
+    "predictions": (
+        "is SpeciesNet's own list of predictions",
+        "Turn it into MegaDetector's format: python -m speciesnet.scripts.speciesnet_to_md FILE.json MD.json",
+    ),
+    "annotations": (
+        "is PytorchWildlife's own list of annotations, or one in the COCO format",
+        "PytorchWildlife writes MegaDetector's format by save_detection_timelapse_json.",
+    ),
+}
 
 
 def read_megadetector(path: Path, root: Path | None = None) -> Detections:
@@ -46,7 +57,10 @@ def read_megadetector(path: Path, root: Path | None = None) -> Detections:
     try:
         with path.open("rb") as file:
             text = io.TextIOWrapper(file, encoding="utf-8-sig")
-            for key, value in JsonStream(text).members("images"):
+            for key, value in JsonStream(text).members("images", *OTHERS):
+                if key in OTHERS and not len(found):
+                    what, hint = OTHERS[key]
+                    raise DetectionFileError(f"{path} {what}, not MegaDetector's batch format.", hint=hint)
                 if key == "images":
                     seen["images"] = True
                     _take(found, value, root)
@@ -74,13 +88,14 @@ def _use_facts(found: Detections, seen: Mapping[str, Any], path: Path) -> None:
     categories = seen.get("detection_categories")
     if isinstance(categories, dict):
         found.name_categories({number: name for number, name in categories.items() if isinstance(name, str)})
+    found.check_categories(path)
     info = seen.get("info")
     if isinstance(info, dict):
         found.info = _info(info)
 
 
 def _check_version(path: Path, info: Any) -> None:
-    version = str(info.get("format_version", "1")) if isinstance(info, dict) else "1"
+    version = str(info.get("format_version") or "1") if isinstance(info, dict) else "1"
     if not re.fullmatch(r"1(\.\d+)*", version):
         raise DetectionFileError(
             f"{path} is of format {version[:20]}; formats 1.0 to 1.6 are read.", hint="Save it in format 1.6."
@@ -147,6 +162,6 @@ def _box(detection: Any) -> tuple[str, float, Box, bool] | str:
     category = detection.get("category")
     if isinstance(one, str):
         return one
-    if isinstance(category, bool) or not isinstance(category, str | int):
+    if isinstance(category, bool) or not isinstance(category, str | int | float):
         return "a box without a category"
-    return str(category), *one
+    return str(category).removesuffix(".0"), *one

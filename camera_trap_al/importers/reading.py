@@ -30,6 +30,11 @@ def read_detections(path: Path, root: Path | None = None) -> Detections:
         ) from error
     if not start:
         raise DetectionFileError(f"{path} is empty.", hint=FOREIGN)
-    if start.startswith((b"{", b"[")):
+    if start.startswith(b"["):
+        raise DetectionFileError(
+            f"{path} is a list, such as PytorchWildlife gives in its newer versions, not MegaDetector's batch format.",
+            hint="PytorchWildlife writes MegaDetector's format by save_detection_timelapse_json.",
+        )
+    if start.startswith(b"{"):
         return read_megadetector(path, root)
     return read_detector_csv(path, root)

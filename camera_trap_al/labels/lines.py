@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
@@ -14,6 +15,7 @@ from camera_trap_al.core.records import UNLABELLED, ImageKey
 from camera_trap_al.core.seeds import key_hash
 
 LINE_END = b"\r\n"
+_FILE = re.compile(rb'"(?:[^"]|"")*",|[^,]*,')
 _SPECIAL = frozenset('",\r\n')
 BLOCK_LINES = 4096
 PlaceArray = npt.NDArray[np.int64]
@@ -104,6 +106,20 @@ class SelectorLines(PoolLines):
     def beginning(self, key: ImageKey) -> bytes:
         return f"{cell(key.file)},{cell(key.relative_path)},".encode()
 
+    def namesakes(self, places: PlaceArray) -> PlaceArray:
+        """Return the other lines of which a file with the lines at `places` alone would set the cells too.
+
+        Timelapse takes the line of an image of the top folder for all images of that name that have no line of their own.
+        """
+        # Only an empty RelativePath leaves two commas at the end: one that ends with a comma is in quotation marks.
+        second_last = np.frombuffer(self._text, np.uint8)[self._ends[places + 1] - self._n_ending - 2]
+        names = set(map(_file_cell, self.beginnings(places[second_last == ord(",")])))
+        if not names:
+            return np.empty(0, dtype=np.int64)
+        others: PlaceArray = np.setdiff1d(np.arange(len(self), dtype=np.int64), places)
+        pairs = zip(others.tolist(), self.beginnings(others), strict=True)
+        return np.array([place for place, beginning in pairs if _file_cell(beginning) in names], dtype=np.int64)
+
 
 class LabelLines(PoolLines):
     """Lines `path,label`."""
@@ -112,6 +128,11 @@ class LabelLines(PoolLines):
 
     def beginning(self, key: ImageKey) -> bytes:
         return f"{cell(key.path)},".encode()
+
+
+def _file_cell(beginning: bytes) -> bytes:
+    match = _FILE.match(beginning)
+    return match[0] if match else beginning
 
 
 def cell(text: str) -> str:

@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -29,6 +30,7 @@ LONGEST_HEADER = 1 << 16
 NEW_AFTER_S = 30.0
 NO_RIGHT_AFTER_S = 600.0
 BOTH = PredictionFields()
+NOTHING = ""
 CONFIDENCES = tuple(b"%.3f\r\n" % (n / 1000) for n in range(1001))
 _digests: dict[Path, tuple[tuple[int, int], str]] = {}
 log = logging.getLogger(__name__)
@@ -187,21 +189,26 @@ def write_predictions(
 ) -> None:
     """Write `File,RelativePath` and the columns of `fields`, of which there must be one; durable on return.
 
-    In the order of `listed`; images without a line there are left out, and those of a class that the template cannot hold
-    have empty cells.
+    In the order of `listed`; images without a line there are left out. Those of a class that the template cannot hold have
+    empty cells, and so have those of which nothing is predicted where Timelapse would take another line for theirs.
     """
     header = ",".join(("File", "RelativePath", *fields.columns))
-    middles = [_middle(name, fields) for name in predictions.classes]
-    ends = [_ends(name, fields) for name in predictions.classes]
+    nothing, fields = len(predictions.classes), replace(fields, left_out=fields.left_out | {NOTHING})
+    middles = [_middle(name, fields) for name in (*predictions.classes, NOTHING)]
+    ends = [_ends(name, fields) for name in (*predictions.classes, NOTHING)]
 
     def write(file: BinaryIO) -> None:
         file.write(header.encode("utf-8") + LINE_END)
         places = listed.places(predictions.key_hashes)
+        more = listed.namesakes(places[places >= 0])
+        places = np.concatenate([places, more])
+        numbers = np.append(predictions.species, np.full(len(more), nothing))
+        confidence = np.append(predictions.confidence, np.zeros(len(more), np.float32))
         order = np.argsort(places, kind="stable")[np.count_nonzero(places < 0) :]
         for start in range(0, len(order), BLOCK_LINES):
             these = order[start : start + BLOCK_LINES]
-            species = predictions.species[these].tolist()
-            thousandths = np.rint(predictions.confidence[these] * 1000).astype(np.int64).tolist()
+            species = numbers[these].tolist()
+            thousandths = np.rint(confidence[these] * 1000).astype(np.int64).tolist()
             lines = zip(listed.beginnings(places[these]), species, thousandths, strict=True)
             file.write(b"".join([line + middles[i] + ends[i][n] for line, i, n in lines]))
 

@@ -29,18 +29,22 @@ class ImageDatabase:
 
     `rows` are those with an answer: a species, Confirmed or DeleteFlag; sorted by folder and name, so that all rows of one
     image are together; `line` is their Id. `n_rows` counts all. `defaults` are the values that the species field has before
-    anybody looks at an image. `version` is that of the Timelapse that wrote it.
+    anybody looks at an image; `is_confirmed_before`: so is Confirmed on. `version` is that of the Timelapse that wrote it.
     """
 
     rows: tuple[LabelRow, ...]
     n_rows: int
     defaults: frozenset[str]
     version: str
+    is_confirmed_before: bool = False
 
     def looked_at(self) -> tuple[tuple[LabelRow, ...], int]:
-        """Return the rows without species that are a default, and how many rows have such a one."""
+        """Return the rows without what is a default, and how many rows have such a species, or such a Confirmed for one."""
         blanked = [row._replace(species="") if row.species in self.defaults else row for row in self.rows]
         n = sum(row.species in self.defaults for row in self.rows)
+        if self.is_confirmed_before:
+            n += sum(not row.species and row.confirmed.lower() == "true" for row in self.rows)
+            blanked = [row._replace(confirmed="") for row in blanked]
         return tuple(row for row in blanked if row.species or _says_more(row)), n
 
 
@@ -70,9 +74,11 @@ def read_image_database(path: Path, column: str) -> ImageDatabase:
         columns = _columns_of(database, path, column)
         n_rows = database.execute("SELECT COUNT(*) FROM DataTable").fetchone()[0]
         defaults = _defaults(database, column)
+        is_confirmed_before = "true" in map(str.lower, _defaults(database, "Confirmed"))
         rows = [_row(cells) for cells in _answers(database, columns, column)]
     rows.sort(key=lambda row: (row.relative_path, row.file, row.line))
-    return ImageDatabase(tuple(row for row in rows if row.species or _says_more(row)), n_rows, defaults, version)
+    answered = tuple(row for row in rows if row.species or _says_more(row))
+    return ImageDatabase(answered, n_rows, defaults, version, is_confirmed_before)
 
 
 def _checked_version(database: sqlite3.Connection, path: Path) -> str:
@@ -146,7 +152,7 @@ def _says_more(row: LabelRow) -> bool:
 
 
 def _defaults(database: sqlite3.Connection, column: str) -> frozenset[str]:
-    """Return the values of the species field that nobody has to choose: that of the template, and that of new rows."""
+    """Return the values of a field that nobody has to choose: that of the template, and that of new rows."""
     query = "SELECT DefaultValue FROM TemplateTable WHERE DataLabel = ?"
     found = {text(row[0]).strip() for row in database.execute(query, (column,))}
     for _, name, _, _, literal, *_ in database.execute("PRAGMA table_info(DataTable)"):

@@ -9,7 +9,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ def read_export(path: Path) -> tuple[bytes, list[str]]:
         It is no export of this program, incomplete, damaged, being rewritten, or of a newer format; or a ZIP file holds
         what no export has: protected, too large or wrongly named files.
     """
+    if not path.exists():
+        raise ModelError(f"There is no file or folder {path}.", hint=HINT)
     if path.is_file():
         with path.open("rb") as file:
             is_zip = file.read(len(ZIP_START)) == ZIP_START or path.suffix.lower() == ".zip"
@@ -59,11 +61,14 @@ def read_export(path: Path) -> tuple[bytes, list[str]]:
     return _read_files(lambda name: (path / name).read_bytes(), _folder_manifest(path), path)
 
 
-def holds_packed_export(path: Path) -> bool:
-    """Return whether a file is a ZIP file of an export, as far as its manifest says."""
+def holds_export(path: Path) -> bool:
+    """Return whether a folder or a ZIP file is one of an export, as far as its manifest says."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            _check_manifest(_packed_manifest(archive, path)[1], path, MANIFEST)
+        if path.is_dir():
+            _folder_manifest(path)
+        else:
+            with zipfile.ZipFile(path) as archive:
+                _check_manifest(_packed_manifest(_members_by_name(archive, path), archive, path)[1], path, MANIFEST)
     except (ModelError, *NO_ZIP):
         return False
     return True
@@ -80,21 +85,25 @@ def _read_alone(path: Path) -> tuple[bytes, list[str]]:
 def _read_zip(path: Path) -> tuple[bytes, list[str]]:
     try:
         with zipfile.ZipFile(path) as archive:
-            top, manifest = _packed_manifest(archive, path)
+            members = _members_by_name(archive, path)
+            top, manifest = _packed_manifest(members, archive, path)
             _check_manifest(manifest, path, f"{MANIFEST} of {path}")
-            return _read_files(lambda name: _member(archive, top + name, path, _most_bytes(name)), manifest, path)
+            return _read_files(
+                lambda name: _unpacked(archive, members[top + name], path, _most_bytes(name)), manifest, path
+            )
     except NO_ZIP as error:
         raise ModelError(f"{path} is no ZIP file, damaged or not copied whole ({error}).", hint=COPY_AGAIN) from error
 
 
-def _packed_manifest(archive: zipfile.ZipFile, path: Path) -> tuple[str, dict[str, Any]]:
+def _packed_manifest(
+    members: Mapping[str, zipfile.ZipInfo], archive: zipfile.ZipFile, path: Path
+) -> tuple[str, dict[str, Any]]:
     """Return the folder of the archive that holds the export, "" for its top, and the manifest there."""
-    _check_members(archive, path)
-    found = [name for name in archive.namelist() if name.rpartition("/")[2] == MANIFEST and name.count("/") <= 1]
+    found = [name for name in members if name.rpartition("/")[2] == MANIFEST and name.count("/") <= 1]
     if len(found) != 1:
         how = "several files" if found else "no file"
         raise ModelError(f"{path} is not an export of this program: it has {how} called {MANIFEST}.", hint=HINT)
-    data = _member(archive, found[0], path, MOST_TEXT_BYTES)
+    data = _unpacked(archive, members[found[0]], path, MOST_TEXT_BYTES)
     try:
         manifest = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -102,34 +111,38 @@ def _packed_manifest(archive: zipfile.ZipFile, path: Path) -> tuple[str, dict[st
     return found[0].removesuffix(MANIFEST), manifest if isinstance(manifest, dict) else {}
 
 
-def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
-    """Raise `ModelError` for what no export holds, so that nobody unpacks it either."""
+def _members_by_name(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    r"""Return the members by name, in which a `\` of Windows PowerShell 5 is a `/`.
+
+    Raises `ModelError` for what no export holds, so that nobody unpacks it either.
+    """
     members = archive.infolist()
-    names = [member.orig_filename for member in members]
-    if len(members) > MOST_MEMBERS or len(set(names)) < len(names):
+    by_name = {member.orig_filename.replace("\\", "/"): member for member in members}
+    if len(members) > MOST_MEMBERS or len(by_name) < len(members):
         why = "twice the same name" if len(members) <= MOST_MEMBERS else f"{len(members):,} files"
         raise ModelError(f"{path} is not an export of this program: it holds {why}.", hint=HINT)
-    for member in members:
-        name, kind = member.orig_filename, stat.S_IFMT(member.external_attr >> 16)
-        is_outside = "\\" in name or "\0" in name or name.startswith("/") or ".." in name.split("/")
+    for name, member in by_name.items():
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        is_outside = "\0" in name or name.startswith("/") or ".." in name.split("/")
         if is_outside or _DRIVE.match(name) or kind == stat.S_IFLNK:
             raise ModelError(
                 f"{path} holds a file whose name leads out of its folder ({ascii(name[:60])}), which no export does; it"
                 " was not opened.",
                 hint="Somebody may mean harm: do not unpack it, and ask who sent it.",
             )
+    return by_name
 
 
-def _member(archive: zipfile.ZipFile, name: str, path: Path, most: int) -> bytes:
-    """Return a member's bytes. Raises `KeyError` where there is none, `ModelError` for one that must not be unpacked."""
-    member = archive.getinfo(name)
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, most: int) -> bytes:
+    """Return a member's bytes. Raises `ModelError` for one that must not be unpacked."""
     if member.flag_bits & ENCRYPTED:
         raise ModelError(f"{path} is protected by a password.", hint="Have it made again without one.")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ModelError(f"{path} is packed in a way that this program does not read.", hint=COPY_AGAIN)
     if member.file_size > min(most, MOST_TEXT_BYTES + MOST_SHRUNK * member.compress_size):
         raise ModelError(
-            f"{name} in {path} would unpack to {member.file_size / 1e6:,.0f} MB, which no export does; it was not opened.",
+            f"{member.filename} in {path} would unpack to {member.file_size / 1e6:,.0f} MB, which no export does; it was"
+            " not opened.",
             hint="Somebody may mean harm: do not unpack it, and ask who sent it.",
         )
     with archive.open(member) as file:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from camera_trap_al.core.matching import class_name_problem
 from camera_trap_al.errors import ModelError
 
 if TYPE_CHECKING:
@@ -156,13 +157,18 @@ def read_alone(data: bytes, name: str) -> list[str]:
 
 
 def class_names(data: bytes, what: str) -> list[str]:
-    """Return the names of classes in a JSON list. Raises `ModelError`, which names `what`, for anything else."""
+    """Return the names of classes in a JSON list. Raises `ModelError`, which names `what`, for anything else.
+
+    Names that no class of ours can have are refused too: they go into tables, and name folders.
+    """
     try:
         classes: Any = json.loads(data)
     except (ValueError, RecursionError):
         classes = None
     if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
         raise ModelError(f"{what} is no list of class names.", hint="Export again.")
+    if len(set(classes)) < len(classes) or any(class_name_problem(name, reserved=()) for name in classes):
+        raise ModelError(f"{what} holds what is no name of a class, or a name twice.", hint="Export again.")
     return classes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ UNSAFE_NAME = "A spreadsheet could run the name as a formula, or it holds a cont
 BATCH_IMAGES = 4
 DECODE_THREADS = 8
 CHUNK_IMAGES = 32
-# Chunks decoded ahead of the network: 6 MB each.
+# Chunks decoded ahead of the network: 6 MB each, whether they hold images or their crops.
 READ_AHEAD = 3
 
 FloatArray = npt.NDArray[np.float32]
@@ -74,6 +74,7 @@ class ExportedModel:
     classes : names of the columns of its probabilities
     name : what it says of itself, such as `camera_trap_al checkpoint 7`
     at_once : so many images keep all cores at work
+    is_from_images : whether its input and output are those of an export of ours
     """
 
     def __init__(self, model: bytes, classes: Sequence[str]) -> None:
@@ -81,7 +82,10 @@ class ExportedModel:
         lanes = min(usable_cores(), MOST_LANES)
         self.at_once = lanes * BATCH_IMAGES
         self._session = open_session(model, threads=1)
-        self._input = self._session.get_inputs()[0].name
+        given, found = self._session.get_inputs(), self._session.get_outputs()
+        self._input = given[0].name
+        ends = (len(given), given[0].type, *given[0].shape[1:], *found[0].shape[1:])
+        self.is_from_images = ends == (1, "tensor(uint8)", IMAGE_PX, IMAGE_PX, 3, len(classes))
         number = self._session.get_modelmeta().custom_metadata_map.get("checkpoint", "")
         self.name = f"camera_trap_al checkpoint {number}" if number.isdecimal() else "camera_trap_al"
         self._lanes = ThreadPoolExecutor(lanes, thread_name_prefix="network")
@@ -113,10 +117,14 @@ def open_export(path: Path) -> ExportedModel:
     """
     model, classes = read_export(path)
     try:
-        return ExportedModel(model, classes)
+        opened = ExportedModel(model, classes)
     # onnxruntime raises classes of its own that share no base.
     except Exception as error:
         raise ModelError(f"onnxruntime cannot open {path} ({error}).", hint="Update onnxruntime.") from error
+    if not opened.is_from_images:
+        text = f"{path} does not go from images to {len(classes)} probabilities, as exports of this program do."
+        raise ModelError(text, hint="Ask who made it for another one.")
+    return opened
 
 
 def find_images(images: Path) -> tuple[list[ImageKey], list[tuple[ImageKey, str]]]:
@@ -164,10 +172,9 @@ def classify(
     with ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode") as pool:
         decoded = _read_ahead(pool, root, keys, looking, READ_AHEAD * size)
         try:
-            for start in range(0, len(keys), size):
-                part = [next(decoded) for _ in keys[start : start + size]]
+            for done, part in _in_chunks(decoded, size):
                 yield from _classify_chunk(model, part)
-                on_progress(start + len(part), len(keys))
+                on_progress(done, len(keys))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -183,16 +190,41 @@ class _Opened:
     taken: int = NO_TIME
 
 
+def _in_chunks(decoded: Iterable[_Opened], size: int) -> Iterator[tuple[int, list[_Opened]]]:
+    """Yield images, as many as have about `size` pictures together, and how many there were with them."""
+    done = n = 0
+    part: list[_Opened] = []
+    for image in decoded:
+        part.append(image)
+        done, n = done + 1, n + _n_pictures(image.pixels)
+        if n >= size:
+            yield done, part
+            part, n = [], 0
+    if part:
+        yield done, part
+
+
+def _n_pictures(of_image: Sized | None) -> int:
+    return 1 if of_image is None else max(len(of_image), 1)
+
+
 def _read_ahead(
     pool: ThreadPoolExecutor, root: Path, keys: Iterable[ImageKey], looking: Looking, ahead: int
 ) -> Iterator[_Opened]:
-    waiting: deque[Future[_Opened]] = deque()
+    """Yield images; so many pictures are decoded before they are asked for, and an image for each thread at least."""
+    waiting: deque[tuple[Future[_Opened], int]] = deque()
+    n_waiting = 0
     for key in keys:
-        waiting.append(pool.submit(_decode, root, key, looking.boxes_of(key), looking))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
+        boxes = looking.boxes_of(key)
+        n = _n_pictures(boxes)
+        waiting.append((pool.submit(_decode, root, key, boxes, looking), n))
+        n_waiting += n
+        while n_waiting >= ahead and len(waiting) > DECODE_THREADS:
+            future, n = waiting.popleft()
+            n_waiting -= n
+            yield future.result()
     while waiting:
-        yield waiting.popleft().result()
+        yield waiting.popleft()[0].result()
 
 
 def _decode(root: Path, key: ImageKey, boxes: tuple[Box, ...] | None, looking: Looking) -> _Opened:

@@ -67,6 +67,12 @@ def test_a_clock_that_was_set_back_a_year_silences_nothing() -> None:
     assert complain(told, [Trouble("disk", "disk", "Full.")], (), 0.0, HOUR)[0]
 
 
+def test_what_was_kept_comes_back_and_what_is_odd_is_nothing() -> None:
+    told = Told(3, frozenset({"a"}), {"disk": 12.5})
+    assert from_json(json.loads(json.dumps(as_json(told)))) == told
+    assert from_json({"format": 1, "shown": 3, "keys": ["a", 7], "last": {"disk": 12.5, "x": 10**400}}) == told
+
+
 TROUBLES = st.sampled_from([Trouble(f"{kind}:{n}", kind, f"{n}") for kind in "xy" for n in range(4)])
 
 

@@ -112,6 +112,16 @@ def test_what_nobody_is_sure_of_is_not_named(tmp_path: Path) -> None:
     assert tables["observations"][4]["observationTags"] == "detection:boat"
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("person", "human"), ("Human", "human"), ("Homo sapiens", "human"), ("Car", "vehicle")]
+)
+def test_a_class_that_means_people_or_vehicles_is_published_as_no_animal(name: str, kind: str, tmp_path: Path) -> None:
+    whole = ObservedImage(ImageKey("s", "a.jpg"), named=(Named(name, 0.9),), captured=NOON)
+    _, tables = write(tmp_path / "dp", whole, seen("s/b.jpg", animal(Named(name, 0.9))))
+    found = [(row["observationType"], row["scientificName"]) for row in tables["observations"]]
+    assert found == [(kind, "")] * 2 and described(tmp_path / "dp")["taxonomic"] == []
+
+
 def test_what_a_person_said_takes_the_place_of_what_programs_saw(tmp_path: Path) -> None:
     labels = {
         ImageKey("s", "a.jpg"): HumanLabel("Lutra lutra", "Jane", "2026-11-20T10:00:00+01:00"),

@@ -9,16 +9,19 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from fake_model import COLOURS, MEAN, STD, make_source, picture, raw_onnx, save_picture
+from PIL import Image, ImageOps
 
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.errors import ModelError
 from camera_trap_al.exporters import ExportSource, RunFacts, exporters
-from camera_trap_al.learn.onnx_files import SEAL, read_alone, read_onnx_facts
+from camera_trap_al.images import EXIF_ORIENTATION, read_image
+from camera_trap_al.learn.onnx_files import SEAL, read_alone, read_onnx_facts, seal
 from camera_trap_al.learn.predict import classify, open_export
 
 DOCS = Path(__file__).parents[2] / "docs" / "exports.md"
@@ -111,6 +114,23 @@ def test_the_example_of_the_documentation_runs_with_model_onnx_alone(export: Pat
     )
 
 
+def test_the_examples_see_a_large_photograph_as_predict_does(
+    export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(4).integers(0, 256, (180, 240, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    Image.fromarray(noise).save(tmp_path / "photo.jpg", exif=exif)
+    monkeypatch.chdir(tmp_path)
+    for example in (DOCS, export / "README_export.txt"):
+        lines = [line.strip() for line in example.read_text(encoding="utf-8").splitlines()]
+        start = lines.index('photo = Image.open("photo.jpg")')
+        names: dict[str, Any] = {"Image": Image, "ImageOps": ImageOps}
+        exec("\n".join(lines[start : start + 3]), names)
+        seen = np.asarray(names["image"].resize((256, 256), Image.Resampling.BILINEAR))
+        assert np.array_equal(seen, read_image(tmp_path / "photo.jpg")), example
+
+
 def test_model_onnx_alone_predicts_as_the_folder_does(export: Path, tmp_path: Path) -> None:
     alone = tmp_path / "wolves 2026.ONNX"
     alone.write_bytes((export / "model.onnx").read_bytes())
@@ -146,6 +166,27 @@ def test_another_onnx_file_is_refused_in_a_sentence(export: Path) -> None:
     assert "which are not its outputs" in said(with_metadata(data, classes='["a", "b"]', **{SEAL: ""}))
     assert "no list of class names" in said(with_metadata(data, classes="{", **{SEAL: ""}))
     assert "given.onnx" in said(b"") and "no ONNX file" in said(b"")
+
+
+def resealed(data: bytes, **values: str) -> bytes:
+    """Return the file as somebody who means harm would make it: changed, and sealed again."""
+    changed = with_metadata(data, **values)
+    facts = read_onnx_facts(changed)
+    return with_metadata(changed, sha256=seal(facts.graph, facts.metadata["classes"]))
+
+
+@pytest.mark.parametrize("names", [["a", "b\nc", "d"], ["a", "\x1b[31mb", "c"], ["a", "b", "a"], ["a", "", "b"]])
+def test_names_that_no_class_can_have_are_refused(names: list[str], export: Path) -> None:
+    data = resealed((export / "model.onnx").read_bytes(), classes=json.dumps(names))
+    assert "no name of a class" in said(data)
+
+
+def test_a_network_that_takes_something_else_is_refused(export: Path, tmp_path: Path) -> None:
+    model = onnx.load(export / "model.onnx")
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    (tmp_path / "x.onnx").write_bytes(resealed(model.SerializeToString()))
+    with pytest.raises(ModelError, match="does not go from images to 3 probabilities"):
+        open_export(tmp_path / "x.onnx")
 
 
 def test_a_damaged_model_onnx_is_refused_wherever_it_is_damaged(export: Path) -> None:

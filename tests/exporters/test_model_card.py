@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis.strategies import text
 
 from camera_trap_al.exporters import ImageFolder, RunFacts
-from camera_trap_al.exporters.model_card import model_card, plain
+from camera_trap_al.exporters.model_card import licence_line, model_card, plain
 from camera_trap_al.exporters.onnx import read_parts
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.evaluate import evaluate
-from camera_trap_al.learn.exported import holds_packed_export
+from camera_trap_al.learn.exported import holds_export
 from camera_trap_al.learn.onnx_files import read_onnx_facts
 from camera_trap_al.learn.predict import open_export
 from camera_trap_al.provenance import run_facts
@@ -75,7 +75,7 @@ def test_the_card_holds_what_the_run_knows(card_of: Callable[..., str]) -> None:
     by_class = cells(section(card, "Labels and validation by class"))
     assert by_class["blue"] == ["1,234", "30", "0.964", "0.900", "0.931"]
     assert by_class["green"] == ["25", "0", "-", "-", "-"]
-    assert by_class["fox"][:2] == ["0", "2"]
+    assert by_class["fox"] == ["0", "2", "-", "0.000", "0.000"]
     quality = section(card, "How good it is")
     assert "On 37 validation images" in quality and "accuracy 0.838" in quality
     assert "0.910 (95 % sure: 0.850 to 0.950)" in quality
@@ -83,6 +83,12 @@ def test_the_card_holds_what_the_run_knows(card_of: Callable[..., str]) -> None:
     assert confused == ["| blue | red | 3 | 0.100 |", "| fox | red | 2 | 1.000 |", "| red | blue | 1 | 0.200 |"]
     assert "0.031, measured on 37 validation images" in section(card, "Calibration")
     assert "the owner of the images and labels decides" in section(card, "Licence")
+
+
+def test_of_a_class_without_a_validation_image_only_precision_is_known(card_of: Callable[..., str]) -> None:
+    run = replace(RUN, metrics=evaluate(["blue", "red"], ["blue", "green"], list(CLASSES)))
+    by_class = cells(section(card_of(run), "Labels and validation by class"))
+    assert by_class["green"][1:] == ["0", "0.000", "-", "-"] and by_class["red"][2:] == ["-", "0.000", "0.000"]
 
 
 def test_the_limits_name_what_little_is_known_of(card_of: Callable[..., str]) -> None:
@@ -99,6 +105,12 @@ def test_a_classifier_of_an_older_version_leaves_gaps(card_of: Callable[..., str
     assert "on a day that was not noted" in card and "did not note it" in section(card, "What it learned from")
     assert cells(section(card, "Labels and validation by class"))["red"] == ["-"] * 5
     assert "Not measured" in section(card, "How good it is") and "None" not in card and "nan" not in card
+
+
+def test_a_long_licence_is_not_cut(card_of: Callable[..., str]) -> None:
+    licence = "Free to use " + "with our names " * 40 + "and not to be sold"
+    run = replace(RUN, licence=licence)
+    assert licence_line(run) == licence and licence in card_of(run)
 
 
 def test_equal_facts_give_equal_text(card_of: Callable[..., str]) -> None:
@@ -195,6 +207,12 @@ def test_the_verb_overwrites_nothing_but_its_own_and_says_why(
         assert main(["export", str(work), "--zip", str(tmp_path / name)]) != 0
         assert words in capsys.readouterr().err
     assert (tmp_path / "photo.zip").read_bytes() == b"a photograph" and sorted(tmp_path.iterdir()) == before
+    for name, data in (("manifest.json", b'{"name": "my program"}'), ("model.onnx", b"mine")):
+        (tmp_path / "folder.zip" / name).write_bytes(data)
+    for to in (tmp_path / "folder.zip", work / "checkpoints" / "gen-000004", tmp_path / "photo.zip"):
+        assert to.exists() and main(["export", str(work), "--to", str(to)]) != 0
+        assert "holds something else than an export" in capsys.readouterr().err
+    assert (tmp_path / "folder.zip" / "model.onnx").read_bytes() == b"mine"
 
 
 @pytest.mark.slow
@@ -208,7 +226,7 @@ def test_the_verb_makes_one_file_for_others(tmp_path: Path, capsys: pytest.Captu
     for _ in range(2):
         assert main(["export", str(work), "--zip", str(packed)]) == 0
         assert "predict" in capsys.readouterr().out
-    assert holds_packed_export(packed) and list(given.iterdir()) == [packed]
+    assert holds_export(packed) and list(given.iterdir()) == [packed]
     with zipfile.ZipFile(packed) as archive:
         card = archive.read("model_card.md").decode("utf-8")
     assert "CC BY 4.0" in section(card, "Licence") and str(tmp_path) not in card

@@ -19,7 +19,7 @@ from hypothesis.strategies import binary, integers, just, one_of, tuples
 from camera_trap_al.errors import ModelError
 from camera_trap_al.exporters import ExportSource, exporters
 from camera_trap_al.exporters.packed import write_zip
-from camera_trap_al.learn.exported import MOST_MEMBERS, holds_packed_export, read_export
+from camera_trap_al.learn.exported import MOST_MEMBERS, holds_export, read_export
 from camera_trap_al.learn.predict import open_export
 from camera_trap_al.store.atomic import failpoints
 
@@ -93,6 +93,20 @@ def test_one_that_another_program_made_of_the_folder_is_read_too(files: dict[str
     assert open_export(tmp_path / "no-suffix").classes == CLASSES
 
 
+def test_one_of_windows_powershell_is_read_though_its_names_have_backslashes(
+    files: dict[str, bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / "x.zip"
+    path.write_bytes(zipped(files, "export\\"))
+    assert open_export(path).classes == CLASSES and holds_export(path)
+    assert "twice the same name" in said(path, zipped({**files, "a\\b": b"", "a/b": b""}))
+
+
+def test_a_place_where_nothing_is_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="There is no file or folder .*wolves.zip"):
+        read_export(tmp_path / "wolves.zip")
+
+
 def test_reading_writes_nothing(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     there = sorted(packed.parent.rglob("*"))
@@ -100,7 +114,7 @@ def test_reading_writes_nothing(packed: Path, tmp_path: Path, monkeypatch: pytes
     assert sorted(packed.parent.rglob("*")) == there and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["../model.onnx", "a/../../x", "/etc/x", "C:\\x", "c:x", "..\\x", "a\\b"])
+@pytest.mark.parametrize("name", ["../model.onnx", "a/../../x", "/etc/x", "C:\\x", "c:x", "..\\x", "a\\..\\..\\b"])
 def test_a_name_that_leads_out_of_its_folder_is_refused(name: str, files: dict[str, bytes], tmp_path: Path) -> None:
     data = zipped({**files, name: b"x"})
     if os.sep == "\\":
@@ -213,8 +227,15 @@ def test_a_full_disk_leaves_the_old_file(
         assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_what_holds_an_export_is_told_from_the_rest(packed: Path, tmp_path: Path) -> None:
-    assert holds_packed_export(packed)
+def test_what_holds_an_export_is_told_from_the_rest(files: dict[str, bytes], packed: Path, tmp_path: Path) -> None:
+    assert holds_export(packed)
     for name, data in (("a.zip", zipped({"a": b"b"})), ("b.zip", b"PK"), ("c.zip", b"")):
         (tmp_path / name).write_bytes(data)
-        assert not holds_packed_export(tmp_path / name)
+        assert not holds_export(tmp_path / name)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for data in (files["manifest.json"].replace(b'"export"', b'"model"'), b'{"name": "of another program"}', b""):
+        (folder / "manifest.json").write_bytes(data)
+        assert not holds_export(folder) and not holds_export(tmp_path / "nowhere")
+    (folder / "manifest.json").write_bytes(files["manifest.json"])
+    assert holds_export(folder)

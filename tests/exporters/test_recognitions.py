@@ -88,6 +88,12 @@ def test_a_class_called_as_a_category_is_not_the_first(tmp_path: Path) -> None:
     assert sorted(data["classification_categories"].values()) == ["animal", "deer", "empty", "fox"]
 
 
+def test_a_class_that_means_people_makes_the_box_one_of_a_person(tmp_path: Path) -> None:
+    images = [ObservedImage(key("a.jpg"), None, (Named("Human", 0.8),)), ObservedImage(key("b.jpg"), None, DEER)]
+    _, data = write(tmp_path, images, classes=("Human", "deer", "fox", "empty"))
+    assert [image["detections"][0]["category"] for image in data["images"]] == ["2", "1"]
+
+
 def test_what_is_written_is_what_is_read_again(tmp_path: Path) -> None:
     write(tmp_path, BY_DETECTOR)
     found = read_detections(tmp_path / "recognitions.json")

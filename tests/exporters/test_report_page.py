@@ -129,6 +129,24 @@ def test_each_figure_has_its_numbers_in_a_table() -> None:
     assert all(number in seen for number in numbers)
 
 
+def test_a_dash_is_what_was_not_measured_and_nothing_else() -> None:
+    truth, columns = ("a", "a", "b"), np.array([1, 1, 2])
+    measured = Measured(np.arange(3), truth, ("a", "b", "c"), np.eye(3, dtype=np.float32)[columns], "")
+    seen = [cell for cell in Page(report_page(Report("x", quality=quality_of(measured, [], {})))).seen if cell.strip()]
+    first = seen.index("Labels", seen.index("Classes")) + 1
+    assert seen[first : first + 21] == [
+        *("a", "–", "0.0 %", "0.0 %", "2", "0", "0"),
+        *("b", "0.0 %", "0.0 %", "0.0 %", "1", "2", "0"),
+        *("c", "0.0 %", "–", "–", "0", "1", "0"),
+    ]
+
+
+def test_of_a_long_path_the_end_is_there() -> None:
+    path = "/".join(["a folder with a long name"] * 12) + "/IMG_0042.JPG"
+    report = Report("x", worst=(Example(PNG, 1, 1, path, "a", "b", 0.9),), doubts=(Doubt(path, "a", "b", 0.9),))
+    assert "".join(Page(report_page(report)).seen).count(path) == 2
+
+
 def test_an_empty_report_says_why_each_part_is_empty() -> None:
     why = tuple((anchor, f"No {anchor} & yet.") for anchor, _, _ in SECTIONS)
     seen = "\n".join(Page(report_page(Report(title="season", why=why))).seen)

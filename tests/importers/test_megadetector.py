@@ -67,6 +67,23 @@ def test_categories_count_by_name_wherever_their_table_stands(tmp_path: Path) ->
     assert [d.category for d in of_one(tmp_path, *boxes).of(A) or ()] == ["animal", "person", "7", "9", "vehicle"]
 
 
+def test_a_person_is_one_whatever_the_table_of_categories_lacks(tmp_path: Path) -> None:
+    boxes = [{**BOX, "category": category} for category in ("1", "2", 2.0, 3, "4", "5")]
+    found = of_one(tmp_path, *boxes, detection_categories={"1": "animal", "4": "Homo sapiens"})
+    assert [d.category for d in found.of(A) or ()] == ["animal", "person", "person", "vehicle", "person", "5"]
+    other = of_one(tmp_path, {**BOX, "category": "1"}, detection_categories={"0": "animal"}).of(A) or ()
+    assert other[0].category == "1"
+
+
+def test_numbers_from_0_without_names_are_refused_since_a_person_could_pass_for_an_animal(tmp_path: Path) -> None:
+    boxes = [{**BOX, "category": "0"}, {**BOX, "category": "1"}]
+    assert "numbers its categories from 0" in why_not(tmp_path, {"images": [{"file": "a.jpg", "detections": boxes}]})
+    header = "image,confidence,x1,y1,x2,y2,category\n"
+    assert "numbers its categories from 0" in why_not(tmp_path, f"{header}a.jpg,0.9,0,0,1,1,0\n")
+    found = read(tmp_path, f"{header}a.jpg,0.9,0,0,1,1,2.0\n")
+    assert [d.category for d in found.of(A) or ()] == ["person"]
+
+
 def test_no_answer_of_the_detector_is_another_thing_than_no_box(tmp_path: Path) -> None:
     images: list[dict[str, Any]] = [
         {"file": "empty.jpg", "detections": []},
@@ -131,6 +148,15 @@ def test_a_path_means_the_image_that_it_means_on_any_system(text: str, meant: st
     assert (key.path if isinstance(key, ImageKey) else None) == meant
 
 
+def test_absolute_paths_are_taken_from_the_folder_however_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cams" / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "cams" / "x")
+    assert key_of(f"{tmp_path.as_posix()}/cams/a.jpg", Path("..")) == A
+    assert key_of("\\\\Server\\Share\\cams\\a.jpg", Path("//server/share/cams")) == A
+
+
 def test_names_agree_however_a_system_spells_accents(tmp_path: Path) -> None:
     found = read(tmp_path, {"images": [{"file": "e\u0301.jpg", "detections": []}]})
     assert found.of(ImageKey("", "\u00e9.jpg")) == () and found.of(ImageKey("", "e\u0301.jpg")) == ()
@@ -154,7 +180,13 @@ def test_other_files_are_refused_in_one_sentence_each(tmp_path: Path) -> None:
     whole = json.dumps({"images": [{"file": "a.jpg", "detections": [BOX]}] * 3})
     assert "cut short" in why_not(tmp_path, whole[:-20])
     assert "is empty" in why_not(tmp_path, "")
-    assert "'{' is missing" in why_not(tmp_path, "[]")
+    assert "SpeciesNet's own list" in why_not(tmp_path, {"predictions": [{"filepath": "a.jpg"}]})
+    assert "PytorchWildlife's own list" in why_not(tmp_path, {"annotations": [{"img_id": "a.jpg"}], "categories": {}})
+    assert "COCO" in why_not(tmp_path, {"images": [{"file_name": "a.jpg"}], "annotations": [{"image_id": 1}]})
+    assert "PytorchWildlife" in why_not(tmp_path, [{"img_id": "a.jpg", "labels": ["animal 0.9"]}])
+    assert "a shorter number is missing" in why_not(
+        tmp_path, '{"images": [{"file": "a.jpg", "x": ' + "9" * 5000 + "}]}"
+    )
     assert "no list `images`" in why_not(tmp_path, '{"type": "FeatureCollection"}')
     assert "lists no images" in why_not(tmp_path, '{"images": [], "detection_categories": {}}')
     assert "formats 1.0 to 1.6" in why_not(tmp_path, {"info": {"format_version": "2.0"}, "images": [{"file": "a"}]})

@@ -181,3 +181,22 @@ def test_every_column_is_a_field_of_the_template_and_every_lack_is_said(fields: 
     assert all(template.field(name) is not None for name in found.columns)
     assert len(found.remarks) >= 2 - len(found.columns)
     assert not found.left_out or PREDICTION in found.columns and found.remarks
+
+
+def test_an_image_of_the_top_folder_gives_its_prediction_to_no_namesake_below(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    keys = [ImageKey(folder, name) for folder in ("", "S1", "S,2") for name in ("1.JPG", "2, b.JPG", "3.JPG")]
+    for key in keys:
+        path = root / key.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    make_template(root / "TimelapseTemplate.tdb", CLASSES)
+    user = ImageSet.open(root, root / "TimelapseTemplate.tdb")
+    said = {keys[0]: ("deer", 0.9), keys[1]: ("fox", 0.8), keys[3]: ("fox", 0.7)}
+    write_predictions(tmp_path / "p.csv", SelectorLines(keys), predictions(said), PredictionFields())
+    assert user.import_csv(tmp_path / "p.csv").imported
+    shown_ = {row.key: (row.values[PREDICTION], row.values[CONFIDENCE]) for row in user.select_all()}
+    wanted = {(key.relative_path, key.file): said.get(key) for key in keys}
+    assert shown_ == {key: (one[0], f"{one[1]:.3f}") if one else ("", "") for key, one in wanted.items()}
+    # No other row is written than needed.
+    assert (tmp_path / "p.csv").read_text(encoding="utf-8").count("\n") == 1 + len(said) + 3

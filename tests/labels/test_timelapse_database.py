@@ -108,6 +108,17 @@ def test_the_default_counts_that_new_rows_had_before_the_template_changed(tmp_pa
     assert read_image_database(path, "Species").looked_at() == ((), 1)
 
 
+def test_a_confirmation_that_is_there_from_the_start_is_no_answer(tmp_path: Path) -> None:
+    on = {"Confirmed": "true", "Prediction": "red"}
+    path = write_database(tmp_path / "a.ddb", [answer("1.JPG", **on), answer("2.JPG", "blue", **on)])
+    assert read_image_database(path, "Species").looked_at()[1] == 0
+    change(path, "UPDATE TemplateTable SET DefaultValue = 'True' WHERE DataLabel = 'Confirmed'")
+    found = read_image_database(path, "Species")
+    looked_at, n = found.looked_at()
+    assert n == 1 and [(row.file, row.species, row.confirmed) for row in looked_at] == [("2.JPG", "blue", "")]
+    assert len(found.rows) == 2
+
+
 def test_a_field_of_any_name_can_hold_the_species(ddb: Path) -> None:
     change(
         ddb, 'ALTER TABLE DataTable ADD COLUMN "what ""is"" it" TEXT', "UPDATE DataTable SET [what \"is\" it] = 'owl'"

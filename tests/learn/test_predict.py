@@ -217,7 +217,7 @@ def test_a_damaged_foreign_or_incomplete_export_is_refused_in_words(export: Path
     assert "not the file that manifest.json names" in said("model.onnx", whole["model.onnx"][:-1] + b"x")
     assert "not the file that manifest.json names" in said("classes.json", b"[]")
     assert open_export(export).classes == CLASSES
-    with pytest.raises(ModelError, match="is not an export"):
+    with pytest.raises(ModelError, match="There is no file or folder"):
         open_export(tmp_path / "gone")
 
 

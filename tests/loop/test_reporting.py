@@ -96,6 +96,15 @@ def test_with_neither_field_there_is_no_file_and_that_is_said(work: Work) -> Non
     assert f"Predictions: {read_remarks(work)[-1]}" in status_text(status).splitlines()
 
 
+def test_predictions_that_are_not_known_to_be_ours_any_more_are_published_again(work: Work) -> None:
+    report(work)
+    assert Loop(work).look()[0].reported == 1
+    work.folder.published.unlink()
+    assert Loop(work).look()[0].reported == 0
+    report(work)
+    assert Loop(work).look()[0].reported == 1
+
+
 def test_another_tool_always_gets_both_columns(work: Work) -> None:
     drop_fields(work, "Confidence", "Prediction")
     configured(work, labels=dataclasses.replace(work.config.labels, tool="any"))

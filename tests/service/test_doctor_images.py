@@ -163,7 +163,7 @@ def test_without_a_template_the_fields_are_named(world: World) -> None:
     ("statement", "says", "fix"),
     [
         (SPECIES.format("DefaultValue = 'fox'"), "labels every image before anybody looks", "Empty its default"),
-        (SPECIES.format("DataLabel = 'species'"), "only species", "a Choice or Note"),
+        (SPECIES.format("DataLabel = 'species'"), "only species", 'set column = "species" under [labels]'),
         (SPECIES.format("Type = 'MultiLine'"), "of the type MultiLine", "Choice or Note"),
         (SPECIES.format("ExportToCSV = 'false'"), "left out of exported files", "Tick its export"),
         ("UPDATE TemplateTable SET Type = 'Note' WHERE DataLabel = 'Selected'", "of the type Note", "Make it a Flag"),

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from image_database import answer, write_database
 from season import Season
 
 from camera_trap_al.config_file import with_values
 from camera_trap_al.core.records import LabelRow
+from camera_trap_al.core.seeds import key_hash
+from camera_trap_al.labels.published import note_published
 from camera_trap_al.store.journal import read_journal
 from camera_trap_al_service import import_timelapse, timelapse_verbs
 from camera_trap_al_service.cli import main
@@ -98,6 +101,19 @@ def test_a_default_is_left_out_unless_it_is_wanted(season: Season, take: Said) -
     assert code == 0 and "Left out: 1 row whose Species is 'blue'" in out and labels(season) == {b: "red"}
     code, out, _ = take(database, "--yes", "--with-default")
     assert code == 0 and "Left out" not in out and labels(season) == {a: "blue", b: "red"}
+
+
+def test_a_prediction_of_the_csv_is_confirmed_though_no_request_ever_said_it(season: Season, take: Said) -> None:
+    a, b = unasked(season, 2)
+    names = ["blue", "red"]
+    note_published(
+        season.work / "data" / "published.npz", np.array([key_hash(a)], dtype=np.int64), np.array([1]), names
+    )
+    rows = [answer(path, Confirmed="true", Prediction="red") for path in (a, b)]
+    code, out, _ = take(ddb(season, *rows), "--yes")
+    assert code == 0 and "1 of them confirmed predictions" in out and labels(season) == {a: "red"}
+    assert f"{b}: the prediction 'red' was never ours" in out
+    assert [row[3] for row in journal(season)[0]["rows"]] == ["confirmed"]
 
 
 def test_duplicates_confirmations_and_deleted_images_follow_the_rules_of_label_files(

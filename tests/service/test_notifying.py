@@ -261,3 +261,16 @@ def test_doctor_finds_a_command_that_cannot_be_started(turning: Turning) -> None
     assert finding.level == "problem" and "mail-me" in finding.text
     case.config = Config()
     assert notifying.check_command(case) == []
+
+
+def test_a_stop_is_heeded_though_many_messages_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifying, "MOST_WAITING", 1)
+    monkeypatch.setattr(notifying, "COMMAND_S", 0.2)
+    monkeypatch.setattr(notifying, "AT_STOP_S", 0.1)
+    loop: Any = Turning(tmp_path, (sys.executable, "-c", "import time; time.sleep(60)"), every_s=0.0)
+    notifier = Notifier(loop)
+    for n in range(3):
+        notifier.fail(f"{n}")
+    loop.stop.set()
+    notifier.close()
+    assert not any(thread.name == "notify" and thread.is_alive() for thread in threading.enumerate())

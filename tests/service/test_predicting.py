@@ -13,12 +13,14 @@ from fake_model import COLOURS, make_source, picture
 from PIL import Image
 
 from camera_trap_al.core.crops import square_around
-from camera_trap_al.core.records import Box
+from camera_trap_al.core.observed import Detection
+from camera_trap_al.core.records import Box, ImageKey
 from camera_trap_al.engine import Decoders, shared
 from camera_trap_al.errors import UsageError
 from camera_trap_al.exporters import exporters
 from camera_trap_al.images import read_image
 from camera_trap_al.learn import observing
+from camera_trap_al.learn import predict as of_predict
 from camera_trap_al.learn.predict import ExportedModel, open_export
 from camera_trap_al_service.cli import main
 from camera_trap_al_service.predicting import Asked, predict
@@ -219,6 +221,58 @@ def test_more_boxes_than_any_flock_has_fill_no_memory(
     predict(export, images / ".", out, Asked(form="megadetector", detections=detections))
     of = {image["file"]: image["detections"] for image in json.loads(out.read_text(encoding="utf-8"))["images"]}
     assert ["classifications" in d for d in of["s1/two.jpg"]] == [False, False, False, True, True]
+
+
+def test_what_cannot_be_read_is_listed_even_where_sorting_is_refused(
+    export: Path, images: Path, tmp_path: Path
+) -> None:
+    (images / "s1" / "two.jpg").write_bytes(b"no image")
+    out, folder = tmp_path / "out.csv", tmp_path / "sorted"
+    done = predict(export, images, out, Asked(sort_into=folder))
+    assert any("1 images are in none of them" in line for line in done.lines)
+    (tmp_path / "out.csv.unreadable.csv").unlink()
+    next(folder.rglob("person.jpg")).write_bytes(b"my own file")
+    with pytest.raises(UsageError, match="Nothing was copied"):
+        predict(export, images, out, Asked(sort_into=folder))
+    assert "two.jpg" in (tmp_path / "out.csv.unreadable.csv").read_text(encoding="utf-8")
+
+
+def test_images_full_of_boxes_are_decoded_and_classified_a_few_at_once(
+    export: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_predict, "CHUNK_IMAGES", 4)
+    monkeypatch.setattr(of_predict, "DECODE_THREADS", 2)
+    monkeypatch.setattr(of_predict, "usable_cores", lambda: 1)
+    at_once: list[int] = []
+    begun: list[ImageKey] = []
+    model = open_export(export)
+    usual = model.probabilities
+    monkeypatch.setattr(model, "probabilities", lambda pixels: (at_once.append(len(pixels)), usual(pixels))[1])
+
+    def detections_of(key: ImageKey) -> tuple[Detection, ...]:
+        begun.append(key)
+        return (Detection("animal", 0.9, Box(*LEFT)),) * 5
+
+    keys = [ImageKey.of("s1/two.jpg"), ImageKey.of("s1/person.jpg")] * 10
+    seen = observing.observe(model, images, keys, detections_of)
+    next(seen)
+    assert len(begun) <= 6
+    assert 1 + len(list(seen)) == len(keys) and at_once == [5] * len(keys)
+
+
+def test_an_uncertain_box_gets_no_class_even_where_one_is_called_unknown(
+    images: Path, detections: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "work" / "export").mkdir(parents=True)
+    exporters["onnx"].write(
+        make_source(tmp_path / "work", ("bluebird", "unknown", "fox")), tmp_path / "work" / "export"
+    )
+    out = tmp_path / "rec.json"
+    asked = Asked(form="megadetector", detections=detections, min_confidence=1.0)
+    predict(tmp_path / "work" / "export", images, out, asked)
+    listed = json.loads(out.read_text(encoding="utf-8"))["images"]
+    assert {image["file"] for image in listed} == {"s1/two.jpg", "s1/person.jpg", "s1/nothing.jpg"}
+    assert not any("classifications" in d for image in listed for d in image["detections"])
 
 
 def test_what_does_not_go_together_is_refused_before_anything_is_read(

@@ -182,7 +182,20 @@ def test_with_one_class_the_page_says_what_is_missing(pictures: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "name", ["person", "Person", "PEOPLE", "human_being", "Vehicle (car)", "humans", "homo sapiens; human"]
+    "name",
+    [
+        "person",
+        "Person",
+        "PEOPLE",
+        "human_being",
+        "Vehicle (car)",
+        "humans",
+        "Homo sapiens",
+        "truck",
+        "person2",
+        "hiker",
+    ]
+    + ["Personne", "Mensch", "Veículo", "Ve\u0301hicule", "ЧЕЛОВЕК", "人"],
 )
 def test_people_and_vehicles_are_private(name: str) -> None:
     assert is_private_class(name)
@@ -191,7 +204,9 @@ def test_people_and_vehicles_are_private(name: str) -> None:
     assert may_be_shown("deer", {"deer": 0.99, name: 0.01})
 
 
-@pytest.mark.parametrize("name", ["roe deer", "impersonator", "humanoid-crab", "peoplefish", ""])
+@pytest.mark.parametrize(
+    "name", ["roe deer", "impersonator", "humanoid-crab", "peoplefish", "Manis javanica", "carnivore", ""]
+)
 def test_other_classes_are_not(name: str) -> None:
     assert not is_private_class(name) and may_be_shown(name, {name: 1.0})
 

@@ -87,6 +87,26 @@ def test_one_that_cannot_be_used_ends_with_1_and_is_left_alone(
     assert world.tree() == before
 
 
+@pytest.mark.parametrize(
+    ("statement", "words", "status"),
+    [
+        (
+            "UPDATE TemplateTable SET DefaultValue = 'true' WHERE DataLabel = 'Confirmed'",
+            "Confirmed is on by default",
+            1,
+        ),
+        ("UPDATE TemplateTable SET ExportToCSV = 'false' WHERE DataLabel = 'Prediction'", "Prediction is left out", 0),
+        ("UPDATE TemplateTable SET ExportToCSV = 'false' WHERE DataLabel = 'Confirmed'", "Confirmed is left out", 0),
+    ],
+)
+def test_a_confirmed_that_nobody_gave_or_that_is_never_seen_is_told(
+    world: World, template: Said, statement: str, words: str, status: int
+) -> None:
+    world.template(statement)
+    code, out, _ = template()
+    assert code == status and words in out
+
+
 def test_fields_that_a_template_need_not_have_are_told_and_no_more(world: World, template: Said) -> None:
     world.template("DELETE FROM TemplateTable WHERE DataLabel IN ('Prediction', 'Confidence', 'Count')")
     world.template("UPDATE TemplateTable SET Type = 'Note' WHERE DataLabel = 'Confirmed'")
