@@ -125,7 +125,7 @@ def test_loaders_give_images_targets_and_paths(folder: Any, drawn: Path) -> None
 def test_loading_processes_of_any_kind_work(folder: Any) -> None:
     assert pickle.loads(pickle.dumps(folder)).samples == folder.samples
     loader = folder.getSingleLoader(batch_size=3, num_workers=1, shuffle=False, transfm="val")
-    loader.multiprocessing_context = "spawn"
+    loader.multiprocessing_context, loader.timeout = "spawn", 300
     assert [len(batch[2]) for batch in loader] == [3, 3]
 
 

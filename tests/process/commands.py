@@ -20,7 +20,7 @@ lease.WATCH_S, lease.LOOK_EVERY_S, lease.RENEW_S = 0.5, 0.1, 0.2
 from camera_trap_al_service.cli import main
 sys.exit(main())
 """
-LONGEST_S = 180.0
+LONGEST_S = 400.0
 
 
 class Commands:
