@@ -106,6 +106,14 @@ def until_it_says_something(worker: Worker) -> None:
     assert worker.progress is not None
 
 
+def until_it_notes_something(worker: Worker, work: Any) -> None:
+    until = time.monotonic() + LONGEST_S
+    while read_noted(work.folder.worker) is None and time.monotonic() < until:
+        assert not list(worker.ended()), "the child ended"
+        time.sleep(0.01)
+    assert read_noted(work.folder.worker) is not None
+
+
 def attempt(worker: Worker, job: str) -> str:
     worker.start(job, threading.Event())
     ended, text = end_of(worker)
@@ -218,8 +226,7 @@ def test_a_computer_that_slept_does_not_end_the_worker(worker: Worker) -> None:
 def test_a_closed_pipe_ends_the_worker_amid_any_work(worker: Worker, work: Any, job: str) -> None:
     worker.start(job, threading.Event())
     if job == "SAVES":
-        while read_noted(work.folder.worker) is None:
-            time.sleep(0.01)
+        until_it_notes_something(worker, work)
     else:
         until_it_says_something(worker)
     assert is_held(work.folder.worker_lock)
@@ -242,9 +249,7 @@ def test_a_worker_gives_way_at_its_next_save_only(worker: Worker, work: Any) -> 
     worker.start("SAVES", threading.Event())
     worker.give_way_to("")
     worker.give_way_to("SAVES")
-    while read_noted(work.folder.worker) is None:
-        time.sleep(0.01)
-    assert not list(worker.ended())
+    until_it_notes_something(worker, work)
     worker.give_way_to("TRAIN")
     assert end_of(worker) == ("SAVES", "")
     noted = read_noted(work.folder.worker)

@@ -59,7 +59,9 @@ def test_folders_of_other_programs_and_hidden_files_are_passed_over_in_silence(t
 
 
 @POSIX
-def test_links_are_not_followed_and_pipes_and_sockets_are_counted(tmp_path: Path) -> None:
+def test_links_are_not_followed_and_pipes_and_sockets_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pool = put(tmp_path / "pool", ["a/1.jpg", "folder.jpg/2.jpg"])
     put(tmp_path / "elsewhere", ["3.jpg"])
     (pool / "a" / "loop").symlink_to(pool)
@@ -69,10 +71,9 @@ def test_links_are_not_followed_and_pipes_and_sockets_are_counted(tmp_path: Path
     (pool / "dangling.jpg").symlink_to(tmp_path / "nothing")
     os.mkfifo(pool / "pipe.jpg")
     with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(pool)
+        monkeypatch.chdir(pool)
         listener.bind("socket.jpg")
         found, tally = look(pool)
-    os.chdir(tmp_path)
     assert found == ["a/1.jpg", "folder.jpg/2.jpg"] and tally.counts == {"link": 5, "other": 2}
 
 

@@ -179,7 +179,9 @@ def test_killed_at_the_prompt_and_amid_its_work_it_goes_on_and_no_label_is_lost(
         terminal.enter()
         while "Labels were loaded successfully" not in terminal.said:
             assert terminal.process.stdout is not None
-            terminal.said += terminal.process.stdout.read(1).decode()
+            byte = terminal.process.stdout.read(1)
+            assert byte, f"it ended: {terminal.said}"
+            terminal.said += byte.decode()
         terminal.process.kill()
         terminal.process.wait()
         assert len(labels_of(work)) == n

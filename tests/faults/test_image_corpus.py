@@ -78,7 +78,7 @@ def _resident_mb(pid):
 
 def test_every_file_is_read_right_or_refused_with_its_code(corpus, figure):
     folder, cases = corpus
-    decoders = Decoders(DecodeLimits(decode_s=6.0), processes=2)
+    decoders = Decoders(DecodeLimits(decode_s=10.0), processes=2)
 
     def outcome_of(case):
         try:
