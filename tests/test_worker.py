@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,20 +99,21 @@ def end_of(worker: Worker) -> tuple[str, str]:
     raise AssertionError("it did not end")
 
 
-def until_it_says_something(worker: Worker) -> None:
+def wait_for(worker: Worker, condition: Callable[[], object]) -> None:
+    """Wait until the condition holds while the child is at work."""
     until = time.monotonic() + LONGEST_S
-    while worker.progress is None and time.monotonic() < until:
+    while not condition() and time.monotonic() < until:
         assert not list(worker.ended())
         time.sleep(0.01)
-    assert worker.progress is not None
+    assert condition() and not list(worker.ended())
+
+
+def until_it_says_something(worker: Worker) -> None:
+    wait_for(worker, lambda: worker.progress is not None)
 
 
 def until_it_notes_something(worker: Worker, work: Any) -> None:
-    until = time.monotonic() + LONGEST_S
-    while read_noted(work.folder.worker) is None and time.monotonic() < until:
-        assert not list(worker.ended()), "the child ended"
-        time.sleep(0.01)
-    assert read_noted(work.folder.worker) is not None
+    wait_for(worker, lambda: read_noted(work.folder.worker) is not None)
 
 
 def attempt(worker: Worker, job: str) -> str:
