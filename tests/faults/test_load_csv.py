@@ -121,7 +121,9 @@ def take_in(root: Path, unrequested: str, n_pool: int) -> dict[str, Any]:
         return cache[name][1]
 
     work: Any = SimpleNamespace(
-        folder=SimpleNamespace(bin=root, reports=root / "reports", intake=root / "intake"),
+        folder=SimpleNamespace(
+            bin=root, reports=root / "reports", intake=root / "intake", published=root / "published.npz"
+        ),
         config=Config(data=DataConfig(unlabelled=str(images)), labels=LabelsConfig(unrequested=unrequested)),
         journal=journal,
         history=history,

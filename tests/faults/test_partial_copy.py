@@ -68,7 +68,7 @@ class Bin:
         places = {name: root / name for name in ("bin", "reports", "intake")}
         for folder in places.values():
             folder.mkdir(parents=True)
-        self.folder = SimpleNamespace(**places)
+        self.folder = SimpleNamespace(**places, published=root / "published.npz")
         self.path = root / "journal.jsonl"
         self.journal = LabelJournal.create(self.path, "test", "0")
         self.history = History()
