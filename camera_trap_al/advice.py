@@ -22,6 +22,7 @@ from camera_trap_al.core.estimates import (
     random_shares,
 )
 from camera_trap_al.core.gains import EARLIER, NEXT_LABELS, Gain, expected_gain, less_right
+from camera_trap_al.core.grouping import n_images, numbered_from_first
 from camera_trap_al.core.steps import Facts
 from camera_trap_al.core.unseen import Unseen, estimate_unseen
 from camera_trap_al.giving_way import give_way
@@ -50,9 +51,8 @@ def estimate(work: Work, facts: Facts) -> None:
     checkpoint = work.checkpoint()
     assert checkpoint is not None
     n_labels, history = int(checkpoint.manifest["n_labels"]), work.history
-    vectors, n_pool = pool_sample(work, checkpoint.manifest["learner"])
     classifier = load_classifier(checkpoint.folder)
-    sure = classifier.predict_proba(vectors).max(axis=1) if len(vectors) else np.zeros(0, dtype=np.float32)
+    vectors, sure, n_pool = pool_sample(work, checkpoint.manifest["learner"], classifier)
     before = [noted for noted in read_estimates(work.folder) if noted["labels"] != n_labels][-MOST_KEPT:]
     shares = random_shares(history, max(0, n_labels - len(history.labels)))
     n_judged = sum(len(share.is_right) for share in shares)
@@ -93,20 +93,25 @@ def _lost(
     """
     learner, tick = checkpoint.manifest["learner"], give_way(work)
     rows, species = fit_rows(work, learner)
-    if len(rows) > MOST_LABELS or not len(sample):
+    n_labels = n_images(work.catalog.images_of(rows))
+    if n_labels > MOST_LABELS or not len(sample):
         return {}
     given = [work.history.labels.get(key) for key in work.catalog.keys_of(rows)]
     # Labels of the training folder were there first.
     order = np.argsort([label.seq if label else 0 for label in given], kind="stable")
     known, names = read_finite(work, learner, rows[order]), [species[i] for i in order.tolist()]
+    n_before = numbered_from_first(work.catalog.images_of(rows[order]))
     unlabelled = sample if classifier.head in USE_UNLABELLED else None
     proba = classifier.predict_proba(sample)
     lost = {}
-    for n in sorted({int(share * len(rows)) for share in EARLIER}):
+    for n in sorted({int(share * n_labels) for share in EARLIER}):
         tick()
-        if len(set(names[:n])) < 2 or not set(names[:n]) <= set(classifier.classes):
+        given_then = np.flatnonzero(n_before < n)
+        taught = [names[i] for i in given_then.tolist()]
+        if len(set(taught)) < 2 or not set(taught) <= set(classifier.classes):
             continue
-        earlier = fit_classifier(known[:n], names[:n], work.seed("earlier", n), classifier.head, unlabelled=unlabelled)
+        seed = work.seed("earlier", n)
+        earlier = fit_classifier(known[given_then], taught, seed, classifier.head, unlabelled=unlabelled)
         columns = np.array([classifier.classes.index(name) for name in earlier.classes])
         lost[n] = less_right(proba, columns[earlier.predict_proba(sample).argmax(axis=1)])
     return lost

@@ -10,7 +10,7 @@ import numpy as np
 from camera_trap_al.calibrating import read_numbers
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.config import Config
-from camera_trap_al.core.grouping import Mask
+from camera_trap_al.core.grouping import Mask, n_images
 from camera_trap_al.core.history import History
 from camera_trap_al.core.matching import folded
 from camera_trap_al.core.records import ImageKey
@@ -71,11 +71,11 @@ class Audit:
 
 @dataclass(frozen=True)
 class Judged:
-    """The labelled rows that could be compared, and what is predicted of them.
+    """The labelled images that could be compared, and what is predicted of them.
 
     Parameters
     ----------
-    rows : (n,) labelled rows that are embedded, or a sample of them
+    rows : (n,) rows of labelled images that are embedded, one for each, or a sample of them
     species : their n labels
     is_pool : (n,) which of them are images to label, not of the training folder
     left : what was predicted of them by classifiers that did not know their labels
@@ -106,21 +106,24 @@ def judge_labels(
     rows, species = catalog.labelled()
     usable = vectors.usable(rows)
     rows, species = rows[usable], [name for name, good in zip(species, usable, strict=True) if good]
-    n_labels = len(rows)
+    images = catalog.images_of(rows)
+    n_labels = n_images(images)
     if samples:
-        places = looked_at(n_labels, seed)
-        rows, species = rows[places], [species[i] for i in places.tolist()]
-    if len(rows) < FEWEST_ROWS or len(set(species)) < 2:
+        places = looked_at(images, seed)
+        rows, species, images = rows[places], [species[i] for i in places.tolist()], images[places]
+    if n_labels < FEWEST_ROWS or len(set(species)) < 2:
         raise UsageError(
-            f"There are {len(rows)} labels of {len(set(species))} classes, too few to compare.",
+            f"There are {n_labels} labels of {len(set(species))} classes, too few to compare.",
             hint=f"It takes {FEWEST_ROWS} labels of two classes.",
         )
     found = sequences()
     known = read_numbers(vectors, rows, catalog)
     with one_thread():
         # Not by folder: other images of a site are the best witnesses of a slip, and those of one burst no witnesses.
-        left = predict_left_out(known, species, found.of(rows)[0], HEAD, seed, balanced=False, tick=tick)
-    return Judged(rows, tuple(species), found.places(rows)[1], left, n_labels)
+        groups = found.of(rows)[0]
+        left = predict_left_out(known, species, groups, HEAD, seed, balanced=False, images=images, tick=tick)
+    rows = rows[left.places]
+    return Judged(rows, tuple(species[i] for i in left.places.tolist()), found.places(rows)[1], left, n_labels)
 
 
 def audit_seed(config: Config, history: History) -> int:

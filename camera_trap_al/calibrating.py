@@ -13,10 +13,12 @@ import numpy as np
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
 from camera_trap_al.core.durations import in_time
+from camera_trap_al.core.grouping import best_in_order, first_of_image, n_images
 from camera_trap_al.errors import ModelError
 from camera_trap_al.giving_way import give_way
 from camera_trap_al.learn.calibration import HIGHEST, LOWEST, Calibration, looked_at
 from camera_trap_al.learn.calibration import calibrate as cross_validate
+from camera_trap_al.learn.classifier import Classifier
 from camera_trap_al.learn.heads import AUTO, heads
 from camera_trap_al.sequences import sequences_of
 from camera_trap_al.store import atomic, embeddings, generations
@@ -29,8 +31,8 @@ FORMAT = 1
 # that the others cannot, few labels do not show, and comparing it takes ten times as long.
 COMPARED, MANY_LABELS = ("semi", "logistic", "mlp"), 500
 USE_UNLABELLED = frozenset({"semi", "logistic"})
-# Images without a label that are looked at, and of these the ones that a head learns from too.
-SAMPLE_ROWS, TAUGHT_ROWS = 4096, 2048
+# Images without a label that are looked at, and at most how many items of them; items that a head learns from too.
+SAMPLE_IMAGES, MOST_ITEMS, TAUGHT_ROWS = 4096, 16_384, 2048
 # Choice and temperature change slowly: they are looked at again with a tenth more or fewer labels.
 GROWTH = 1.1
 MIXER = np.uint64(0x9E3779B97F4A7C15)
@@ -49,10 +51,11 @@ def calibrate(work: Work) -> None:
     learner, started, tick = checkpoint.manifest["learner"], time.monotonic(), give_way(work)
     seed = work.seed("calibration", learner)
     rows, species = fit_rows(work, learner)
-    places = looked_at(len(rows), seed)
-    rows, species = rows[places], [species[i] for i in places.tolist()]
+    images = work.catalog.images_of(rows)
+    places = looked_at(images, seed)
+    rows, species, images = rows[places], [species[i] for i in places.tolist()], images[places]
     choice, before = work.config.classifier.head, head_to_use(work)[0]
-    names = heads_to_compare(choice, len(species))
+    names = heads_to_compare(choice, n_images(images))
     found = Calibration(names[0], 1.0, {}, 0, "group")
     if len(set(species)) >= 2:
         found = cross_validate(
@@ -62,6 +65,7 @@ def calibrate(work: Work) -> None:
             names,
             seed,
             unlabelled=unlabelled_sample(work, learner, *names),
+            images=images,
             tick=tick,
         )
     noted = {"format": FORMAT, **_due_facts(work, checkpoint), "n_labels": checkpoint.manifest["n_labels"]}
@@ -109,22 +113,36 @@ def heads_to_compare(choice: str, n_labels: int) -> tuple[str, ...]:
 
 
 def unlabelled_sample(work: Work, learner: int, *names: str) -> FloatArray | None:
-    """Return the (m, d) vectors of at most 2,048 images without a label, drawn evenly, or None if no head uses them."""
+    """Return the (m, d) vectors of at most 2,048 items without a label, drawn evenly, or None if no head uses them."""
     if USE_UNLABELLED.isdisjoint(names):
         return None
-    vectors, _ = pool_sample(work, learner, TAUGHT_ROWS)
-    return vectors if len(vectors) else None
+    rows = _evenly(work, learner)[0][:TAUGHT_ROWS]
+    return read_finite(work, learner, rows) if len(rows) else None
 
 
-def pool_sample(work: Work, learner: int, most: int = SAMPLE_ROWS) -> tuple[FloatArray, int]:
-    """Return the (m, d) vectors of at most so many images without a label, drawn evenly, and of how many they were drawn."""
+def pool_sample(work: Work, learner: int, classifier: Classifier) -> tuple[FloatArray, FloatArray, int]:
+    """Return a sample of the images without a label, drawn evenly: (m, d) vectors, how sure a classifier is, of how many.
+
+    Of an image with several items the one of which the classifier is surest stands for it.
+    """
+    rows, images = _evenly(work, learner)
+    n = int(np.searchsorted(np.cumsum(first_of_image(images)), SAMPLE_IMAGES, side="right"))
+    n = min(n, MOST_ITEMS)
+    vectors = read_finite(work, learner, rows[:n])
+    sure = classifier.predict_proba(vectors).max(axis=1) if len(vectors) else np.zeros(0, dtype=np.float32)
+    best = best_in_order(images[:n], sure)
+    return vectors[best], sure[best], n_images(images)
+
+
+def _evenly(work: Work, learner: int) -> tuple[RowArray, RowArray]:
+    """Return the embedded rows without a label, and their images, in an order of which each beginning is an even sample."""
     rows, hashes = work.catalog.askable()
     covered = work.vectors(learner).usable(rows)
     rows, hashes = rows[covered], hashes[covered]
     # Drawn by the images' own hashes, so that the sample changes little while the pool grows and is labelled.
     mixed = (hashes ^ np.uint64(work.seed("sample"))) * MIXER
-    order = np.argsort(mixed, kind="stable")[:most]
-    return read_finite(work, learner, rows[order]), len(rows)
+    order = np.argsort(mixed, kind="stable")
+    return rows[order], work.catalog.images_of(rows)[order]
 
 
 def read_finite(work: Work, learner: int, rows: RowArray) -> FloatArray:

@@ -27,10 +27,10 @@ def check_choices(config: Config) -> None:
     train_settings(config.train, config.loader).check()
     train_settings(config.finetune, config.loader).check()
     _check_batches(config)
-    clashes = clashing_names([*config.classes.names, *([config.classes.empty] if config.classes.empty else [])])
+    clashes = clashing_names(config.classes.named())
     if [pair for pair in clashes if pair[0] != pair[1]]:
         raise UsageError(f"The classes {clashes[0]} differ only in upper and lower case or accents.", hint="Keep one.")
-    for name in [*config.classes.names, *([config.classes.empty] if config.classes.empty else [])]:
+    for name in config.classes.named():
         problem = class_name_problem(name, config.classes.reserved)
         if problem:
             raise UsageError(f"The class '{name}' cannot be used: {problem}.", hint="Choose another name.")

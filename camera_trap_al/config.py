@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from camera_trap_al.config_items import ItemsConfig
 from camera_trap_al.config_sequences import SequencesConfig
 from camera_trap_al.config_service import DaemonConfig, LogConfig, NotifyConfig, ReportConfig
 from camera_trap_al.errors import UsageError
@@ -50,9 +51,16 @@ class ClassesConfig:
 
     names: tuple[str, ...] = option((), "Class names that no training folder has.")
     empty: str = option("", "The class that means 'no animal', in your language. Empty: none.")
+    person: tuple[str, ...] = option(
+        (), "Classes that show people or vehicles: such images neither train nor measure, and are in no report."
+    )
     reserved: tuple[str, ...] = option(("unlabelled",), "Words that are never a class.")
     auto_add: bool = option(False, "Let a label file bring new classes.")
     auto_add_min: int = option(3, "Images, in all label files, that must bear a new name before it is a class.", low=1)
+
+    def named(self) -> list[str]:
+        """Return the classes that these options name."""
+        return [*self.names, *([self.empty] if self.empty else []), *self.person]
 
 
 @dataclass(frozen=True)
@@ -255,6 +263,7 @@ class Config:
     classes: ClassesConfig = ClassesConfig()
     query: QueryConfig = QueryConfig()
     sequences: SequencesConfig = SequencesConfig()
+    items: ItemsConfig = ItemsConfig()
     selector: SelectorConfig = SelectorConfig()
     images: ImagesConfig = ImagesConfig()
     cache: CacheConfig = CacheConfig()

@@ -159,7 +159,8 @@ def _worth(
 
     vectors = candidate.read(rows), now.read(rows)
     groups = sequences_in(job.catalog, job.config.sequences.gap_s).groups(rows)
-    worth = compare_embeddings(*vectors, species, groups, head, job.seed(0), tick=tick)
+    images = job.catalog.images_of(rows)
+    worth = compare_embeddings(*vectors, species, groups, head, job.seed(0), images=images, tick=tick)
     if worth is None:
         return None
     log.info("what the labels say of the last training: %s", worth)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 from camera_trap_al.calibrating import fit_digest, fit_rows, is_calibrated
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
+from camera_trap_al.core.grouping import first_of_image, n_images
 from camera_trap_al.core.matching import class_name_problem, folded
 from camera_trap_al.core.steps import Facts, next_job, waits_for_embeddings
 from camera_trap_al.lock import is_held
+from camera_trap_al.observed_pool import detections_stamp
 from camera_trap_al.store import embeddings, generations
 from camera_trap_al.store.json_files import read_object
+from camera_trap_al.store.shards import RowArray
 from camera_trap_al.taking import bin_files
 from camera_trap_al.wishes import pending
 from camera_trap_al.work import Work, all_shards, is_online
@@ -80,14 +85,14 @@ def _learner_facts(work: Work, facts: Facts) -> Facts:
     upcoming = embeddings.candidate(work.folder.embedding, work.folder.models, work.catalog_id)
     stamp = work.catalog.pool_stamp
     rows, species = work.cached("labelled", stamp, work.catalog.labelled)
-    counts = work.cached("classes with labels", stamp, lambda: Counter(species).values())
+    counts = work.cached("classes with labels", stamp, lambda: _labels_by_class(work, rows, species))
     model_seq = newest.manifest["journal"] if newest else 0
     facts = replace(
         facts,
         newest=newest.number if newest else 0,
         learner=learner.number if learner else 0,
         untrained=bool(newest) and not newest.manifest["trained"] if newest else False,
-        trainable=len(rows) >= work.config.train.min_labels and sum(n >= 2 for n in counts) >= 2,
+        trainable=sum(counts) >= work.config.train.min_labels and sum(n >= 2 for n in counts) >= 2,
         candidate=upcoming.number if upcoming else 0,
         new_labels=work.cached(
             "new labels", (facts.journal_end, model_seq), lambda: work.history.labels_since(model_seq)
@@ -114,6 +119,17 @@ def _fit(work: Work, learner: int) -> tuple[str, bool]:
     return fit_digest(work, learner_id, rows, species), len(set(species)) >= 2
 
 
+def count_images(work: Work, rows: RowArray) -> int:
+    """Return of how many images some rows are."""
+    return n_images(work.catalog.images_of(rows))
+
+
+def _labels_by_class(work: Work, rows: RowArray, species: Sequence[str]) -> Collection[int]:
+    """Return how many images have a label of each class, in any order."""
+    is_first = first_of_image(work.catalog.images_of(rows))
+    return Counter(compress(species, is_first.tolist())).values()
+
+
 def count_uncovered(work: Work, learner: int) -> int:
     """Return how many readable, present rows a learner has not embedded."""
     rows = work.catalog.live_rows(TRAIN, VALIDATION, POOL, in_order=False)
@@ -124,15 +140,16 @@ def _round_facts(work: Work, facts: Facts, rounds_left: float) -> Facts:
     open_round = work.history.open_round(work.config.query.min_answered)
     stamp = work.catalog.pool_stamp
     rows, _ = work.cached("askable", stamp, work.catalog.askable)
-    askable, coming, starved = len(rows), 0, False
+    every = work.cached("askable images", stamp, lambda: count_images(work, rows))
+    askable, coming, starved = every, 0, False
     if facts.learner:
         vectors = work.vectors(facts.learner)
         covered_stamp = (*stamp, facts.learner, vectors.changes)
-        covered = work.cached("covered", covered_stamp, lambda: int(vectors.usable(rows).sum()))
-        askable, coming = covered, len(rows) - covered
+        askable = work.cached("covered", covered_stamp, lambda: count_images(work, rows[vectors.usable(rows)]))
+        coming = every - askable
         starved = coming > 0 and not askable and facts.uncovered > 0 and rounds_left > 0
     first = work.config.query.first
-    if (first == "wait" and not facts.checkpoint) or (waits_for_embeddings(first, len(rows)) and not facts.learner):
+    if (first == "wait" and not facts.checkpoint) or (waits_for_embeddings(first, every) and not facts.learner):
         askable, coming = 0, askable + coming
     if rounds_left <= 0:
         askable, coming = 0, 1
@@ -161,6 +178,7 @@ def _result_facts(work: Work, facts: Facts) -> Facts:
     exported = _json(folder.export / "check.json").get("checkpoint")
     metrics = _json(folder.test_results / f"train_set_size_{n_labels}" / "metrics.json")
     rows = len(work.cached("askable", work.catalog.pool_stamp, work.catalog.askable)[0])
+    is_of_these_crops = reported.get("cut") == detections_stamp(work)
     due = rows <= REPORT_ROWS or reported.get("learner") != checkpoint.manifest["learner"]
     return replace(
         facts,
@@ -169,8 +187,9 @@ def _result_facts(work: Work, facts: Facts) -> Facts:
         validated=checkpoint.number if _is_validated(work, facts, checkpoint) else 0,
         evaluated=metrics.get("checkpoint", 0),
         exported=checkpoint.number if checkpoint.number == exported else 0,
-        # What was published and is not known to be ours could not be confirmed, so it is published again.
-        reported=reported.get("checkpoint", 0) if folder.published.exists() else 0,
+        # What was published and is not known to be ours could not be confirmed, so it is published again; and so it is
+        # where other crops are looked at.
+        reported=reported.get("checkpoint", 0) if folder.published.exists() and is_of_these_crops else 0,
         report_due=due or time.monotonic() - work.reported_s > REPORT_EVERY_S,
     )
 
@@ -200,7 +219,7 @@ def unregistered_classes(work: Work) -> list[str]:
     config = work.config.classes
     version = work.catalog.fact("pool_version", 0) if work.catalog.fact("scanned", False) else -1
     folders = work.cached("folder classes", version, work.catalog.folder_classes) if version >= 0 else []
-    named = {*folders, *config.names, *([config.empty] if config.empty else [])}
+    named = {*folders, *config.named()}
     known = {folded(name) for name in work.history.classes}
     new = sorted(name for name in named - set(work.history.classes) if not class_name_problem(name, config.reserved))
     first = {folded(name): name for name in reversed(new)}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from camera_trap_al.catalog.found import ACCEPT_GONE, POOL, TRAIN, VALIDATION
 from camera_trap_al.choices import check_folders
 from camera_trap_al.config_file import read_work_config, with_values
+from camera_trap_al.detecting import take_kept
 from camera_trap_al.errors import UsageError
+from camera_trap_al.importers.detections import DetectionFileError
 from camera_trap_al.registry import Registry
 from camera_trap_al.store import atomic
 from camera_trap_al.taking import import_labels
@@ -109,9 +111,28 @@ def relocate(work: Work, wish: Wish) -> str:
     text = with_values(path.read_bytes().decode("utf-8-sig"), values)
     with atomic.permitted(work.folder.root):
         atomic.replace_bytes(path, text.encode("utf-8"))
-    _, work.config = read_work_config(work.folder.root)
+    _, config = read_work_config(work.folder.root)
+    # Other options count from the next start on, which brings the catalogue level with them.
+    work.config = replace(work.config, data=config.data)
     rescan(work, Wish(wish.id, "rescan"))
     return "The images are now in " + ", ".join(values.values()) + "; nothing has to be read again."
+
+
+@grants.register("detections")
+def detections(work: Work, wish: Wish) -> str:
+    """Let the items be those of `data/detections.jsonl`. Commits: SQL transactions."""
+    work.require_space()
+    try:
+        take_kept(work.folder, work.config, work.catalog, work.stop)
+    except DetectionFileError as error:
+        raise UsageError(str(error), hint=error.hint) from error
+    counts = work.catalog.counts()
+    if not counts.looked_at:
+        return "No image that is known has detections; what is kept counts as soon as its images are found."
+    return (
+        f"The detections count: of {counts.with_animals} images each animal is looked at by itself, {counts.private} with"
+        f" people or vehicles are kept back, {counts.without_animal} without an animal are left out. All labels stay."
+    )
 
 
 @grants.register("rebuild-catalog")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.config import Config, FinetuneConfig, LoaderConfig, TrainConfig
+from camera_trap_al.core.grouping import first_of_image, n_images
 from camera_trap_al.embed_jobs import FIRST_ROWS, embed_next, embed_uncovered
 from camera_trap_al.errors import ModelError
 from camera_trap_al.images import IMAGE_PX
@@ -25,7 +27,7 @@ from camera_trap_al.registry import Registry
 from camera_trap_al.space import require_space_for_next
 from camera_trap_al.store import atomic, embeddings, generations
 from camera_trap_al.store.embeddings import RowArray
-from camera_trap_al.work import image_folders
+from camera_trap_al.work import catalog_options
 
 MEASURED_IMAGES = 1000
 JOB_FACTS = "job.json"
@@ -52,7 +54,7 @@ def run_job(
         # Before the first start there is no catalogue yet.
         fetch_weights(config, tick)
         return
-    catalog = Catalog.open(folder.catalog, roots=list(image_folders(config)), read_only=True)
+    catalog = Catalog.open(folder.catalog, **catalog_options(config), read_only=True)
     try:
         job = Job(folder, config, name, catalog, tick)
         number = _target(job)
@@ -114,7 +116,8 @@ def train_first(job: Job) -> None:
     epochs = job.config.train.epochs
     # A long training comes after the first learner, so that a person need not wait for it.
     is_time = job.learner() is not None or epochs * len(rows) <= FIRST_ROWS or _is_training_begun(job)
-    trained = is_trainable(species, job.config.train.min_labels) and epochs > 0 and is_time
+    labels = list(compress(species, first_of_image(job.catalog.images_of(rows)).tolist()))
+    trained = is_trainable(labels, job.config.train.min_labels) and epochs > 0 and is_time
     number, draft = _draft_folder(job, parent=0, trained=trained)
     start_model(
         draft,
@@ -242,7 +245,7 @@ def _finish(
             "trained": settings is not None,
             "seed": begun["seed"],
             "journal": begun["journal"],
-            "n_labels": len(rows),
+            "n_labels": n_images(job.catalog.images_of(rows)),
             "px": begun.get("px", IMAGE_PX),
             "job": job.name,
         },

@@ -52,6 +52,10 @@ class WorkFolder:
         return self.root / "timelapse_recognitions.json"
 
     @property
+    def counts(self) -> Path:
+        return self.root / "counts.csv"
+
+    @property
     def audit(self) -> Path:
         return self.root / "timelapse_audit.csv"
 
@@ -90,6 +94,10 @@ class WorkFolder:
     @property
     def altered(self) -> Path:
         return self.data / "altered.csv"
+
+    @property
+    def detections(self) -> Path:
+        return self.data / "detections.jsonl"
 
     @property
     def estimates(self) -> Path:

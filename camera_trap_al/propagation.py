@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from camera_trap_al.core.acquisition import RowArray
-from camera_trap_al.core.grouping import spread
+from camera_trap_al.core.grouping import best_of_image, first_of_image, n_images, spread
 from camera_trap_al.learn.classifier import load_classifier, one_thread
 from camera_trap_al.sequences import sequences_of
 from camera_trap_al.store.shards import SHARD_ROWS
@@ -24,7 +24,8 @@ def propagated(work: Work, learner: int, rows: RowArray, species: Sequence[str])
 
     They are images without any answer, in a sequence told by capture times whose labels all agree, at most four for each
     label, the nearest in time to the first. An image is left out where the newest classifier gives another class more than
-    half, and all are while there is none. What a person says later of an image counts instead.
+    half, and all are while there is none; of several items of an image the one of which it is surest counts, and all take
+    the label, unless items do not share one (`items.share_label`). What a person says later of an image counts instead.
 
     Parameters
     ----------
@@ -36,28 +37,44 @@ def propagated(work: Work, learner: int, rows: RowArray, species: Sequence[str])
     if checkpoint is None:
         return nothing
     found, vectors = sequences_of(work), work.vectors(learner)
-    unanswered, _ = work.catalog.askable()
-    unanswered = unanswered[vectors.usable(unanswered)]
+    items, _ = work.catalog.askable()
+    items = items[vectors.usable(items)]
+    images = work.catalog.images_of(items)
+    if not work.config.items.share_label:
+        _, of_each, counts = np.unique(images, return_inverse=True, return_counts=True)
+        is_alone = counts[of_each.reshape(-1)] == 1
+        items, images = items[is_alone], images[is_alone]
     classes = sorted(set(species))
     codes = np.searchsorted(classes, np.asarray(species, dtype=object)) if len(species) else np.zeros(0, np.int64)
     places, are_images = found.places(rows)
-    others, are_there = found.places(unanswered)
-    are_images &= found.by_time[places] if len(found.by_time) else False
-    others = others[are_there & (found.by_time[others] if len(found.by_time) else False)]
+    others, are_there = found.places(items)
+    is_timed = found.by_time if len(found.by_time) else np.zeros(1, dtype=bool)
+    are_images &= is_timed[places] & first_of_image(work.catalog.images_of(rows))
+    others = others[are_there & is_timed[others] & first_of_image(images)]
     more, labels = spread(found.numbers, found.times, places[are_images], codes[are_images], others)
+    of_more = work.catalog.images_of(found.names.rows[more])
+    # All items of an image take the label that the first of them was given.
+    order = np.argsort(of_more)
+    takes = np.isin(images, of_more)
+    chosen, images = items[takes], images[takes]
+    labels = labels[order][np.searchsorted(of_more[order], images)]
     if checkpoint.manifest["learner"] != learner:
         # A newer network: what the classifier says of its own vectors is what it knows.
         vectors = work.vectors(checkpoint.manifest["learner"])
-        good = vectors.usable(found.names.rows[more])
-        more, labels = more[good], labels[good]
-    classifier, chosen = load_classifier(checkpoint.folder), found.names.rows[more]
+        good = vectors.usable(chosen)
+        chosen, images, labels = chosen[good], images[good], labels[good]
+    classifier = load_classifier(checkpoint.folder)
     column = {name: i for i, name in enumerate(classifier.classes)}
     wanted = np.array([column.get(classes[code], -1) for code in labels.tolist()], dtype=np.int64)
-    agrees = np.zeros(len(chosen), dtype=bool)
+    sure, agrees = np.zeros(len(chosen), dtype=np.float32), np.zeros(len(chosen), dtype=bool)
     with one_thread():
         for start in range(0, len(chosen), SHARD_ROWS):
             here = slice(start, start + SHARD_ROWS)
             proba = classifier.predict_proba(vectors.read(chosen[here]))
-            agrees[here] = (proba.argmax(axis=1) == wanted[here]) | (proba.max(axis=1) <= AGAINST)
-    log.info("sequences: %d more images are learned from, by a label of their sequence", np.count_nonzero(agrees))
+            sure[here] = proba.max(axis=1)
+            agrees[here] = (proba.argmax(axis=1) == wanted[here]) | (sure[here] <= AGAINST)
+    best = best_of_image(images, sure)
+    agrees = np.isin(images, images[best[agrees[best]]])
+    n_more = n_images(images[agrees])
+    log.info("sequences: %d more images are learned from, by a label of their sequence", n_more)
     return chosen[agrees], [classes[code] for code in labels[agrees].tolist()]

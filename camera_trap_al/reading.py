@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ class ImageReader:
     ) -> None:
         self._decoders = shared(decode_limits(config), config.images.processes)
         self._folders, self._known_top = folders, list(known_top)
+        self._padding = config.items.padding
         self._px, self._cache, self._labelled = px, cache, frozenset(int(row) for row in labelled)
         self._hashes: dict[int, str] = {}
         self._times: dict[int, int] = {}
@@ -125,12 +127,18 @@ class ImageReader:
 
     def _read(self, item: Item) -> Decoded:
         try:
-            return self._decoders.read(item.path, px=self._px, box=item.box)
+            return self._decode(item)
         except PermissionError:
             raise
         except OSError:
             # A share that was away for a moment.
-            return self._decoders.read(item.path, px=self._px, box=item.box)
+            return self._decode(item)
+
+    def _decode(self, item: Item) -> Decoded:
+        if item.box is None:
+            return self._decoders.read(item.path, px=self._px)
+        decoded = self._decoders.read_crops(item.path, [item.box], px=self._px, padding=self._padding)
+        return replace(decoded, pixels=decoded.pixels[0])
 
     def _is_away(self, path: Path) -> bool:
         """Say whether the folder of images that holds a file does not answer."""

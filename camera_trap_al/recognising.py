@@ -1,4 +1,4 @@
-"""Part of REPORTING: what the newest checkpoint sees in the images without a label, as Timelapse's recognitions."""
+"""Part of REPORTING: what the newest checkpoint sees in images, as Timelapse's recognitions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from camera_trap_al.core.observed import Named, ObservedImage
+from camera_trap_al.core.observed import DetectorInfo, Named, ObservedImage
+from camera_trap_al.detecting import DETECTOR
 from camera_trap_al.exporters.recognitions import LEAST_PROBABILITY, MOST_NAMED, write_recognitions
+from camera_trap_al.observed_pool import Classified, observed
 from camera_trap_al.pool import WorkPool
 from camera_trap_al.rounds import askable_pool
 from camera_trap_al.store import atomic, generations
@@ -19,26 +21,42 @@ MOST_BY_DEFAULT = 100_000
 CLASSIFIER = "camera_trap_al checkpoint {number}"
 
 
-def recognise(work: Work, checkpoint: generations.Generation) -> None:
+def recognise(work: Work, checkpoint: generations.Generation, said: Classified | None) -> None:
     """Write `timelapse_recognitions.json`, or remove an older one where none is wanted (`report.recognitions`).
 
-    Each image has one box around it all; one that is taken for `classes.empty` has none. A block of images is held at a
-    time. Raises `StopRequested`.
+    Images that a detector has looked at have its boxes, all of them, with the species of those that are items. Each other
+    image without a label has one box around it all; one that is taken for `classes.empty` has none. A block of images is
+    held at a time. Raises `StopRequested`.
+
+    Parameters
+    ----------
+    said : what the checkpoint says of items; None where no detector has looked at any image
     """
-    pool, path = askable_pool(work, checkpoint), work.folder.recognitions
-    wanted = work.config.report.recognitions
-    if wanted == "never" or wanted == "auto" and len(pool.rows) > MOST_BY_DEFAULT:
+    path, wanted = work.folder.recognitions, work.config.report.recognitions
+    pool = askable_pool(work, checkpoint)
+    n = len(pool.rows) if said is None else len(said.images)
+    if wanted == "never" or wanted == "auto" and n > MOST_BY_DEFAULT:
         atomic.discard_file(path)
         return
     write_recognitions(
         path,
-        _observed(work, pool),
+        _observed(work, pool) if said is None else _known(work, said),
         pool.classes,
-        detector=None,
+        detector=None if said is None else _detector(work),
         classifier=CLASSIFIER.format(number=checkpoint.number),
         written_at=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
         empty=work.config.classes.empty,
     )
+
+
+def _known(work: Work, said: Classified) -> Iterator[ObservedImage]:
+    """Yield the images of which something is known."""
+    return (image for image in observed(work, said) if image.detections is not None or image.named)
+
+
+def _detector(work: Work) -> DetectorInfo:
+    noted = work.catalog.fact(DETECTOR)
+    return DetectorInfo(**noted)
 
 
 def _observed(work: Work, pool: WorkPool) -> Iterator[ObservedImage]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -50,12 +50,13 @@ class Candidate:
     probability: float
 
 
-def may_be_shown(truth: str, probabilities: Mapping[str, float]) -> bool:
-    """Return whether an image may be named or shown: neither its label nor what is predicted is a person or a vehicle."""
-    return (
-        not is_private_class(truth)
-        and sum(p for name, p in probabilities.items() if is_private_class(name)) < PRIVATE_FROM
-    )
+def may_be_shown(truth: str, probabilities: Mapping[str, float], people: Collection[str] = ()) -> bool:
+    """Return whether an image may be named or shown: neither its label nor what is predicted is a person or a vehicle.
+
+    `people` are further classes that show them (`classes.person`).
+    """
+    private = sum(p for name, p in probabilities.items() if name in people or is_private_class(name))
+    return not (truth in people or is_private_class(truth)) and private < PRIVATE_FROM
 
 
 def is_private_class(name: str) -> bool:

@@ -16,7 +16,7 @@ from camera_trap_al.auditing import Judged, audit_seed, judge_labels, suspects_a
 from camera_trap_al.calibrating import read_numbers
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.config import Config
-from camera_trap_al.core.grouping import NO_TIME, rank_within
+from camera_trap_al.core.grouping import NO_TIME, best_in_order, first_of_image, n_images, rank_within
 from camera_trap_al.core.history import History
 from camera_trap_al.core.new_names import spelled_alike
 from camera_trap_al.engine import shared
@@ -111,6 +111,8 @@ def collect(source: Source, status: Mapping[str, Any]) -> Report:
     judged, why_not = _judge(source)
     measured, why_unmeasured = _measured(source, judged, why_not)
     rows, species = source.catalog.labelled()
+    places = np.flatnonzero(first_of_image(source.catalog.images_of(rows)))
+    rows, species = rows[places], [species[i] for i in places.tolist()]
     sites, days, why_no_days = _places_and_days(source, rows)
     doubts, compared = _doubts(source, judged) if judged else ((), why_not)
     best, worst = _examples(source, measured) if measured else ((), ())
@@ -173,6 +175,8 @@ def _counts(source: Source, n_labels: int) -> tuple[tuple[str, str], ...]:
         ("Images that cannot be read", counts.quarantined),
         ("Images that are missing", counts.missing),
         ("Images that Timelapse does not show", counts.not_listed),
+        ("Images that are kept back, since people or vehicles are in them", counts.private),
+        ("Images that are left out, since no animal was detected", counts.without_animal),
         ("Classes", len(history.classes)),
         ("Rounds asked for", history.newest_round()),
     ]
@@ -208,7 +212,9 @@ def _measured(source: Source, judged: Judged | None, why_not: str) -> tuple[Meas
         if len(good):
             classifier = load_classifier(source.checkpoint.folder)
             proba = classifier.predict_proba(read_numbers(vectors, rows[good], source.catalog))
-            how = f"Measured on {len(good):,} of {len(rows):,} validation images, from which nothing is learned."
+            best = best_in_order(source.catalog.images_of(rows[good]), proba.max(axis=1))
+            good, proba, n = good[best], proba[best], n_images(source.catalog.images_of(rows))
+            how = f"Measured on {len(good):,} of {n:,} validation images, from which nothing is learned."
             truth = tuple(species[i] for i in good.tolist())
             return Measured(rows[good], truth, tuple(classifier.classes), proba, how), ""
     lacks = (
@@ -229,7 +235,7 @@ def _measured(source: Source, judged: Judged | None, why_not: str) -> tuple[Meas
 
 
 def _places_and_days(source: Source, rows: np.ndarray) -> tuple[tuple[Share, ...], Days | None, str]:
-    """Return the labels of images to label by site and by day."""
+    """Return the labels of images to label by site and by day; `rows` are one for each labelled image."""
     if not len(rows):
         return (), None, "No image has a label yet."
     found = source.sequences()
@@ -239,7 +245,8 @@ def _places_and_days(source: Source, rows: np.ndarray) -> tuple[tuple[Share, ...
         return (), None, "Only images of the training folder have labels yet."
     n_folders = len(found.names.folder_names)
     labels = np.bincount(found.names.folders[places], minlength=n_folders)
-    images = np.bincount(found.names.folders, minlength=n_folders)
+    is_first = first_of_image(source.catalog.images_of(found.names.rows))
+    images = np.bincount(found.names.folders[is_first], minlength=n_folders)
     by_site: dict[str, list[int]] = {}
     for n, folder in enumerate(found.names.folder_names):
         site = by_site.setdefault(folder.split("/")[0] or TOP_SITE, [0, 0])
@@ -270,14 +277,15 @@ def _by_unit(times: np.ndarray, undated: int) -> Days:
 def _doubts(source: Source, judged: Judged) -> tuple[tuple[Doubt, ...], str]:
     """Return the labels that are contradicted most, and in a sentence what was compared."""
     places, _ = suspects_among(judged)
-    top = 2 * MOST_DOUBTS
+    top, people = 2 * MOST_DOUBTS, source.config.classes.person
     found = worst_of(judged, source.catalog, source.history, empty=source.config.classes.empty, top=top)
     listed: list[Doubt] = []
     hidden = 0
     for place, one in zip(places[:top].tolist(), found.worst, strict=True):
         if len(listed) == MOST_DOUBTS:
             break
-        if not may_be_shown(one.given, _named(judged.left.classes, judged.left.proba[place])):
+        named = _named(judged.left.classes, judged.left.proba[place], people)
+        if not may_be_shown(one.given, named, people):
             hidden += 1
             continue
         path = one.path if one.key is not None else f"(training) {one.path}"
@@ -291,8 +299,10 @@ def _doubts(source: Source, judged: Judged) -> tuple[tuple[Doubt, ...], str]:
     return tuple(listed), compared
 
 
-def _named(classes: Sequence[str], proba: np.ndarray) -> dict[str, float]:
-    return {name: float(p) for name, p in zip(classes, proba, strict=True) if is_private_class(name)}
+def _named(classes: Sequence[str], proba: np.ndarray, people: Sequence[str]) -> dict[str, float]:
+    """Return the probabilities of the classes that show people or vehicles."""
+    named = zip(classes, proba, strict=True)
+    return {name: float(p) for name, p in named if name in people or is_private_class(name)}
 
 
 def _examples(source: Source, measured: Measured) -> tuple[tuple[Example, ...], ...]:
@@ -301,18 +311,18 @@ def _examples(source: Source, measured: Measured) -> tuple[tuple[Example, ...], 
     folders = {kind: str(path) for kind, path in image_folders(source.config).items()}
     picked = []
     for wanted in (True, False):
-        candidates = _in_turns(measured, np.flatnonzero(measured.is_right == wanted))
+        candidates = _in_turns(measured, source.config.classes.person, np.flatnonzero(measured.is_right == wanted))
         picked.append(examples_of(candidates, MOST_EXAMPLES, source.catalog, folders, decoders, source.tick))
     return tuple(picked)
 
 
-def _in_turns(measured: Measured, places: np.ndarray) -> Iterator[Candidate]:
+def _in_turns(measured: Measured, people: Sequence[str], places: np.ndarray) -> Iterator[Candidate]:
     sure = measured.proba.max(axis=1)
     places = places[np.argsort(-sure[places], kind="stable")]
     pairs = measured.true_columns[places] * len(measured.classes) + measured.predicted[places]
     for place in places[np.argsort(rank_within(pairs), kind="stable")].tolist():
         truth, predicted = measured.truth[place], measured.classes[int(measured.predicted[place])]
-        if may_be_shown(truth, _named(measured.classes, measured.proba[place])):
+        if may_be_shown(truth, _named(measured.classes, measured.proba[place], people), people):
             yield Candidate(int(measured.rows[place]), truth, predicted, float(sure[place]))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from camera_trap_al.advice import read_estimates
 from camera_trap_al.calibrating import fit_digest, fit_rows, head_to_use, read_finite, unlabelled_sample
 from camera_trap_al.core.durations import in_time
+from camera_trap_al.core.grouping import best_in_order, first_of_image, n_images
 from camera_trap_al.core.spreadsheets import is_safe_name
 from camera_trap_al.core.steps import Facts
 from camera_trap_al.exporters import ExportCheckError, ExportSource, exporters, write_check
@@ -24,6 +25,7 @@ from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.classifier import fit_classifier, load_classifier, save_classifier
 from camera_trap_al.learn.evaluate import evaluate as measure
 from camera_trap_al.learn.evaluate import write_learning_curve, write_results
+from camera_trap_al.observed_pool import classify, count_and_predict, detections_stamp
 from camera_trap_al.propagation import propagated
 from camera_trap_al.provenance import learned_from, run_facts
 from camera_trap_al.recognising import recognise
@@ -45,7 +47,9 @@ def fit(work: Work, facts: Facts) -> None:
     rows, species = fit_rows(work, learner.number)
     started = time.monotonic()
     head, temperature = head_to_use(work)
-    log.info("classifier: fitting on %d labels (%s)", len(rows), head)
+    places = np.flatnonzero(first_of_image(work.catalog.images_of(rows)))
+    labelled, labels = rows[places], [species[i] for i in places.tolist()]
+    log.info("classifier: fitting on %d labels (%s)", len(labels), head)
     vectors = work.vectors(learner.number)
     more, theirs = propagated(work, learner.number, rows, species)
     classifier = fit_classifier(
@@ -73,17 +77,17 @@ def fit(work: Work, facts: Facts) -> None:
             "learner": learner.number,
             "learner_id": generations.identity(learner.folder),
             "fit": fit_digest(work, generations.identity(learner.folder), rows, species),
-            "n_labels": len(rows),
-            "n_propagated": len(more),
+            "n_labels": len(labels),
+            "n_propagated": n_images(work.catalog.images_of(more)),
             "journal": work.journal.end,
             "classes": list(classifier.classes),
-            "learned_from": learned_from(work, classifier, rows, species),
+            "learned_from": learned_from(work, classifier, labelled, labels),
         },
     )
     log.info(
         "classifier: fitted on %d labels of %d classes in %s",
-        len(rows),
-        len(set(species)),
+        len(labels),
+        len(set(labels)),
         in_time(time.monotonic() - started),
     )
     _collect_garbage(work)
@@ -179,6 +183,8 @@ def evaluate(work: Work) -> None:
     rows, truth = work.catalog.validation()
     classifier = load_classifier(checkpoint.folder)
     proba = classifier.predict_proba(work.vectors(checkpoint.manifest["learner"]).read(rows))
+    best = best_in_order(work.catalog.images_of(rows), proba.max(axis=1))
+    truth, proba = [truth[i] for i in best.tolist()], proba[best]
     predicted = [classifier.classes[i] for i in proba.argmax(axis=1)]
     metrics = measure(truth, predicted, sorted({*work.history.classes, *truth}), proba.max(axis=1))
     n_labels = checkpoint.manifest["n_labels"]
@@ -186,7 +192,7 @@ def evaluate(work: Work) -> None:
     facts = {"checkpoint": checkpoint.number, "learner": checkpoint.manifest["learner"], "train_set_size": n_labels}
     write_results(results, metrics, **facts)
     write_learning_curve(work.folder.test_results, read_estimates(work.folder))
-    log.info("accuracy: %.3f on %d validation images, with %d labels", metrics["accuracy"], len(rows), n_labels)
+    log.info("accuracy: %.3f on %d validation images, with %d labels", metrics["accuracy"], len(truth), n_labels)
 
 
 def export_source(folder: WorkFolder, checkpoint: generations.Generation, licence: str) -> ExportSource:
@@ -221,50 +227,63 @@ def export(work: Work) -> None:
 
 def report(work: Work) -> None:
     """Write what the newest checkpoint predicts of the images that have no label. Commits: `reported.json`, last."""
-    checkpoint = work.checkpoint()
+    checkpoint, cut = work.checkpoint(), detections_stamp(work)
     assert checkpoint is not None
-    fields = _prediction_fields(work, checkpoint.manifest["classes"])
+    if cut is None:
+        said, predictions = None, predict_pool(work, checkpoint)
+        if "cut" in _reported(work):
+            atomic.discard_file(work.folder.counts)
+    else:
+        said = classify(work, checkpoint)
+        predictions = count_and_predict(work, said)
+    fields = _prediction_fields(work, predictions)
     for remark in fields.remarks:
         log.info("predictions: %s", remark)
-    predictions = predict_pool(work, checkpoint)
     # First, so that whatever is confirmed of it later is known to be ours.
     note_published(work.folder.published, predictions.key_hashes, predictions.species, predictions.classes)
     if fields.columns:
         write_predictions(work.folder.predictions, selector_lines(work), predictions, fields)
     else:
         atomic.discard_file(work.folder.predictions)
-    recognise(work, checkpoint)
+    recognise(work, checkpoint, said)
     write_report(Source.of(work))
     facts = {"format": 1, "checkpoint": checkpoint.number, "learner": checkpoint.manifest["learner"]}
-    atomic.replace_json(work.folder.reported, facts | {"remarks": fields.remarks})
+    atomic.replace_json(work.folder.reported, facts | {"remarks": fields.remarks} | ({"cut": cut} if cut else {}))
     work.reported_s = time.monotonic()
 
 
 def read_remarks(work: Work) -> list[str]:
     """Return what the newest report said of how predictions could be written."""
-    try:
-        remarks = read_object(work.folder.reported).get("remarks")
-    except (OSError, ValueError):
-        return []
+    remarks = _reported(work).get("remarks")
     return [str(text) for text in remarks] if isinstance(remarks, list) else []
 
 
-def _prediction_fields(work: Work, classes: Sequence[str]) -> PredictionFields:
+def _reported(work: Work) -> dict[str, Any]:
+    try:
+        return read_object(work.folder.reported)
+    except (OSError, ValueError):
+        return {}
+
+
+def _prediction_fields(work: Work, predictions: Predictions) -> PredictionFields:
     if work.config.labels.tool != "timelapse":
         return PredictionFields()
-    return read_prediction_fields(work.pool_root(), classes)
+    return read_prediction_fields(work.pool_root(), predictions.classes, with_count=predictions.counts is not None)
 
 
 def predict_pool(work: Work, checkpoint: generations.Generation) -> Predictions:
     """Return what a checkpoint says of every embedded image that has no label and can be shown."""
     pool = askable_pool(work, checkpoint)
     n, done = len(pool.rows), 0
-    hashes, species, confidence = np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n, np.float32)
+    rows, hashes = np.empty(n, np.int64), np.empty(n, np.int64)
+    species, confidence = np.empty(n, np.int32), np.empty(n, np.float32)
     for block in pool.unlabelled_blocks():
         here = slice(done, done := done + len(block.rows))
         hashes[here] = block.key_hashes.view(np.int64)
+        rows[here] = block.rows
         species[here], confidence[here] = block.proba.argmax(axis=1), block.proba.max(axis=1)
-    return Predictions(hashes, species, confidence, pool.classes)
+    best = best_in_order(work.catalog.images_of(rows), confidence)
+    return Predictions(hashes[best], species[best], confidence[best], pool.classes)
 
 
 def read_metrics(work: Work) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from camera_trap_al import embed_jobs
 from camera_trap_al.catalog.found import POOL
-from camera_trap_al.core.grouping import NO_TIME
+from camera_trap_al.core.grouping import NO_TIME, best_of_image, first_of_image, is_single, n_images
 from camera_trap_al.core.order import ORDER_SEED
 from camera_trap_al.core.records import Item, Prediction
 from camera_trap_al.core.steps import Facts
@@ -30,6 +30,7 @@ from camera_trap_al.strategies import check_numbers, usable_strategy
 from camera_trap_al.work import Work, image_folders, is_online
 
 LOOK_S = 5.0
+IntArray = npt.NDArray[np.int64]
 log = logging.getLogger(__name__)
 
 
@@ -52,11 +53,17 @@ def finish(work: Work, facts: Facts) -> None:
     budget_spent = facts.budget <= 0
     why = f"The budget of {work.config.query.budget} images is spent." if budget_spent else "No image is left to label."
     counts = work.catalog.counts()
-    if not counts.pool and not budget_spent:
+    if not (counts.pool or counts.private or counts.without_animal or budget_spent):
         why = f"Waiting for images: there are none in {work.pool_root()} yet."
     hidden = counts.not_listed
     if hidden and not budget_spent:
         why += f" {hidden} images cannot be shown by Timelapse; labels.tool = any asks for them too."
+    if counts.private and not budget_spent:
+        why += f" {counts.private} images are kept back, since the detector saw people or vehicles in them."
+    if counts.without_animal and not budget_spent:
+        why += (
+            f" In {counts.without_animal} images it saw no animal; items.without_detection = whole asks for them too."
+        )
     work.selector.show(lambda: selector_lines(work), (), FINISHED, why)
     log.info("finished: %s New images and labels are still taken in.", why)
 
@@ -71,13 +78,13 @@ def query(work: Work, facts: Facts) -> None:
     seed = work.seed("request", work.journal.end)
     checkpoint = work.checkpoint()
     pool = askable_pool(work, checkpoint)
-    n = int(min(work.config.query.batch, facts.budget, len(pool.rows)))
+    n = int(min(work.config.query.batch, facts.budget, n_images(work.catalog.images_of(pool.rows))))
     wanted = work.config.query.strategy
     name = usable_strategy(wanted, has_classifier=checkpoint is not None, has_embeddings=pool.vectors is not None)
     try:
         with one_thread():
             rows, n_drawn = compose_request(work, pool, name, n, seed) if facts.learner else _readable(work, pool, n)
-        predictions = [] if rows is None else _predict(pool, rows)
+        predictions = [] if rows is None else _predict(work, pool, rows)
     except NotANumberError as error:
         (key,) = work.catalog.keys_of([error.row])
         raise NotANumberError(error.row, "/".join(filter(None, key))) from error
@@ -133,18 +140,32 @@ def askable_pool(work: Work, checkpoint: generations.Generation | None) -> WorkP
     return WorkPool(rows[covered], hashes[covered], vectors, classifier, work.catalog.labelled, work.stop.is_set)
 
 
-def _predict(pool: WorkPool, rows: npt.NDArray[np.int64]) -> list[Prediction]:
+def _predict(work: Work, pool: WorkPool, rows: IntArray) -> list[Prediction]:
+    """Return what is predicted of the images of some rows, each of another image."""
     if pool.vectors is None or pool.classifier is None:
         return []
-    proba = pool.classifier.predict_proba(pool.vectors.read(rows))
-    check_numbers(rows, proba)
+    items, of_row = _all_items(work, pool, rows)
+    proba = pool.classifier.predict_proba(pool.vectors.read(items))
+    check_numbers(items, proba)
+    best = best_of_image(of_row, proba.max(axis=1))
+    proba = proba[best[np.argsort(of_row[best])]]
     return [
         Prediction(pool.classifier.classes[i], float(row[i]))
         for row, i in zip(proba, proba.argmax(axis=1), strict=True)
     ]
 
 
-def _readable(work: Work, pool: WorkPool, n: int) -> tuple[npt.NDArray[np.int64] | None, int]:
+def _all_items(work: Work, pool: WorkPool, rows: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the pool's items of the images of some rows, and to which of these rows each belongs."""
+    every, wanted = work.catalog.images_of(pool.rows), work.catalog.images_of(rows)
+    if is_single(every):
+        return rows, np.arange(len(rows))
+    order = np.argsort(wanted)
+    items = np.isin(every, wanted)
+    return pool.rows[items], order[np.searchsorted(wanted[order], every[items])]
+
+
+def _readable(work: Work, pool: WorkPool, n: int) -> tuple[IntArray | None, int]:
     """Return n rows that can be read, all drawn at random, and how many; None if other steps should have a turn first.
 
     Of one sequence there are no more than may be, as long as others were found among twice as many images.
@@ -155,7 +176,10 @@ def _readable(work: Work, pool: WorkPool, n: int) -> tuple[npt.NDArray[np.int64]
     stamp = work.catalog.pool_stamp[1]
     order = work.cached("first rows", stamp, lambda: work.catalog.in_order(work.seed(ORDER_SEED), POOL))
     drawn = order[np.isin(order, pool.rows)]
-    drawn = np.concatenate([in_turns(work, drawn[: embed_jobs.FIRST_ROWS]), drawn[embed_jobs.FIRST_ROWS :]])
+    is_first = first_of_image(work.catalog.images_of(drawn))
+    n_soon = int(np.count_nonzero(is_first[: embed_jobs.FIRST_ROWS]))
+    drawn = drawn[is_first]
+    drawn = np.concatenate([in_turns(work, drawn[:n_soon]), drawn[n_soon:]])
     crowd = Crowd(work.config.query.per_sequence, work.config.sequences.gap_s)
     good: list[int] = []
     kept_back: list[int] = []

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from camera_trap_al.catalog.captures import TAKEN
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.core.composition import Askable, compose, n_random
-from camera_trap_al.core.grouping import NO_TIME, Mask, Names, rank_within, sequence_numbers
+from camera_trap_al.core.grouping import NO_TIME, Mask, Names, first_of_image, rank_within, sequence_numbers
 from camera_trap_al.pool import WorkPool
 from camera_trap_al.strategies import UNIFORM, strategies
 from camera_trap_al.work import Work
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sequences:
-    """Of which sequence and folder each image to label is.
+    """Of which sequence and folder each image to label is, or each item of one.
 
     Parameters
     ----------
-    names : of n images, in ascending order of rows
+    names : of n items, in ascending order of rows
     times : (n,) capture times in milliseconds, or `NO_TIME`
     numbers : (n,) of the sequences
     by_time : (n,) whether the capture time said so
@@ -64,7 +64,8 @@ def sequences_in(catalog: Catalog, gap_s: float, names: Names | None = None) -> 
     """Return the sequences of all images to label, by what a catalogue knows of them; `names` are its `names()`."""
     names = catalog.names() if names is None else names
     times = catalog.times(names.rows)
-    return Sequences(names, times, *sequence_numbers(names, times, gap_s=gap_s))
+    images = catalog.images_of(names.rows)
+    return Sequences(names, times, *sequence_numbers(names, times, gap_s=gap_s, images=images))
 
 
 def sequences_of(work: Work) -> Sequences:
@@ -76,15 +77,15 @@ def sequences_of(work: Work) -> Sequences:
 
 
 def compose_request(work: Work, pool: WorkPool, name: str, n: int, seed: int) -> tuple[RowArray, int]:
-    """Return the rows of a request for n images, and how many of them, the first ones, were drawn at random.
+    """Return a row of each of n images to ask for, and how many of them, the first ones, were drawn at random.
 
     With the strategy `uniform` all are. Raises `StopRequested`, and what the strategy raises.
     """
-    part, found = work.config.query, sequences_of(work)
+    part, found, images = work.config.query, sequences_of(work), work.catalog.images_of(pool.rows)
     sequences, folders = found.of(pool.rows)
     if part.per_sequence:
-        _say_how(work, found, pool.rows)
-    askable = Askable(pool.rows, pool.key_hashes, sequences, folders)
+        _say_how(work, found, pool.rows[first_of_image(images)])
+    askable = Askable(pool.rows, pool.key_hashes, sequences, folders, images)
     vectors = pool.vectors
     return compose(
         askable,

@@ -24,6 +24,7 @@ from camera_trap_al.config_file import read_work_config
 from camera_trap_al.core.history import History
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.seeds import seed_from
+from camera_trap_al.detecting import take_kept
 from camera_trap_al.errors import (
     DurableWriteError,
     JournalDamagedError,
@@ -84,10 +85,11 @@ class Work:
         Raises `WorkFolderError`, `UsageError`, `JournalDamagedError` or `DurableWriteError`.
         """
         folder, config = read_work_config(root)
+        stop = stop or threading.Event()
         private.check(folder)
         for path in [*folder.public_folders(), folder.wishes, *folder.private_folders()]:
             atomic.make_folder(path)
-        _wait_for_old_worker(folder, stop or threading.Event())
+        _wait_for_old_worker(folder, stop)
         _remove_leftovers(folder)
         journal = _open_journal(folder)
         history = History()
@@ -95,12 +97,13 @@ class Work:
         with ThreadPoolExecutor(1) as beside:
             # SQLite looks for damage without holding up Python: half a second of a million images each.
             looking = beside.submit(_glance_at_shards, folder)
-            catalog = open_catalog(folder, history.identity, journal.end, list(image_folders(config)))
+            catalog = open_catalog(folder, config, history.identity, journal.end)
             seen = looking.result()
         _check_pool(config, history, catalog)
         for said in _set_damaged_aside(folder, str(catalog.fact("catalog_id")), catalog.newest_row(), seen):
             log.warning("recovery: %s", said)
         catalog.forget_shards(all_shards(folder).keys())
+        take_kept(folder, config, catalog, stop)
         mark = catalog.mark
         unprojected = [key for seq, keys in touched if seq > mark for key in keys]
         settle_s, poll_s = patience(folder.bin, config)
@@ -183,7 +186,8 @@ class Work:
     def renew_catalog(self) -> None:
         """Put the catalogue aside and make an empty one, into which the journal is projected and the images are scanned."""
         self.catalog.close()
-        self.catalog = new_catalog(self.folder, self.history.identity, list(image_folders(self.config)))
+        self.catalog = new_catalog(self.folder, self.config, self.history.identity)
+        take_kept(self.folder, self.config, self.catalog, self.stop)
         self.unprojected = list({**self.history.labels, **self.history.skips})
         self.scan, self.scan_ended_s, self.listed = None, float("-inf"), (-1, -1)
         self._cache.clear()
@@ -220,7 +224,13 @@ def _open_journal(folder: WorkFolder) -> LabelJournal:
     return LabelJournal.create(path, uuid.uuid4().hex, program_version())
 
 
-def open_catalog(folder: WorkFolder, identity: str, journal_end: int, roots: list[str]) -> Catalog:
+def catalog_options(config: Config) -> dict[str, Any]:
+    """Return what `Catalog.open` must know of a configuration."""
+    part = {"people": config.classes.person, "share_label": config.items.share_label}
+    return {"roots": list(image_folders(config)), **part}
+
+
+def open_catalog(folder: WorkFolder, config: Config, identity: str, journal_end: int) -> Catalog:
     """Open the catalogue, or make it anew if it is damaged, of another work folder or ahead of the journal.
 
     A new catalogue numbers its rows anew, so nothing that was embedded for the old one counts.
@@ -233,7 +243,7 @@ def open_catalog(folder: WorkFolder, identity: str, journal_end: int, roots: lis
         a newer version wrote it
     """
     try:
-        catalog = Catalog.open(folder.catalog, roots=roots)
+        catalog = Catalog.open(folder.catalog, **catalog_options(config))
         if catalog.is_sound() and catalog.fact("identity", identity) == identity and catalog.mark <= journal_end:
             catalog.note("identity", identity)
             return catalog
@@ -255,14 +265,14 @@ def open_catalog(folder: WorkFolder, identity: str, journal_end: int, roots: lis
     except ValueError as error:
         raise NewerVersionError(f"{folder.catalog}: {error}.", hint="Install the newer version again.") from error
     log.warning("recovery: the catalogue is made anew from the journal and the images")
-    return new_catalog(folder, identity, roots)
+    return new_catalog(folder, config, identity)
 
 
-def new_catalog(folder: WorkFolder, identity: str, roots: list[str]) -> Catalog:
+def new_catalog(folder: WorkFolder, config: Config, identity: str) -> Catalog:
     """Put the catalogue aside and make an empty one. Images that were embedded for the old one are embedded again."""
     atomic.rename_aside(folder.catalog, f".bad-{folder.catalog.name}")
     atomic.discard_file(folder.catalog.with_name(f"{folder.catalog.name}-journal"))
-    catalog = Catalog.open(folder.catalog, roots=roots)
+    catalog = Catalog.open(folder.catalog, **catalog_options(config))
     catalog.note("identity", identity)
     return catalog
 

@@ -17,7 +17,7 @@ from camera_trap_al.layout import WorkFolder
 from camera_trap_al.sequences import sequences_in
 from camera_trap_al.store import atomic, embeddings, generations
 from camera_trap_al.store.journal import read_journal
-from camera_trap_al.work import image_folders
+from camera_trap_al.work import catalog_options
 
 TOP = 50
 NAME_COLUMNS, PATH_COLUMNS = 20, 44
@@ -33,7 +33,7 @@ def audit(root: Path, top: int = TOP) -> list[str]:
     if not folder.journal.exists() or not folder.catalog.exists():
         raise WorkFolderError(f"{root} was never started, so it has no labels yet.", hint="Use `run` first.")
     history = History.of(read_journal(folder.journal)[0])
-    catalog = Catalog.open(folder.catalog, roots=list(image_folders(config)), read_only=True)
+    catalog = Catalog.open(folder.catalog, **catalog_options(config), read_only=True)
     try:
         found = find_worst(folder, config, history, catalog, top)
         selected = [suspect.key for suspect in found.worst if suspect.key is not None]

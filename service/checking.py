@@ -8,7 +8,9 @@ from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.config_file import read_work_config
 from camera_trap_al.core.history import History
 from camera_trap_al.core.matching import KnownImages
+from camera_trap_al.detecting import check_whole, read_kept
 from camera_trap_al.errors import CameraTrapAlError, LabelFileError, UsageError, WorkFolderError
+from camera_trap_al.importers.detections import DetectionFileError
 from camera_trap_al.labels.published import Published
 from camera_trap_al.labels.template import find_templates, missing_fields, read_template
 from camera_trap_al.layout import WorkFolder
@@ -21,7 +23,7 @@ SHOWN_REJECTIONS = 20
 
 
 def check_work(root: Path) -> tuple[list[str], bool]:
-    """Verify configuration, journal, generations, shards and template; return lines and whether all is well."""
+    """Verify configuration, journal, detections, generations, shards and template; return lines and whether all is well."""
     folder, config = read_work_config(root)
     lines, problems = [f"{folder.config}: good"], []
     if folder.journal.exists():
@@ -34,9 +36,21 @@ def check_work(root: Path) -> tuple[list[str], bool]:
             problems.append(str(error))
     else:
         lines.append(f"{folder.journal}: not there yet; `run` makes it")
+    problems += _check_detections(folder, lines)
     problems += _check_generations(folder, lines)
     lines += _describe_template(Path(config.data.unlabelled))
     return [*lines, *(f"PROBLEM: {problem}" for problem in problems)], not problems
+
+
+def _check_detections(folder: WorkFolder, lines: list[str]) -> list[str]:
+    try:
+        kept = read_kept(folder.detections)
+        if kept is not None:
+            check_whole(folder.detections, kept)
+            lines.append(f"{folder.detections}: {kept.images} images, good")
+    except DetectionFileError as error:
+        return [str(error)]
+    return []
 
 
 def _check_generations(folder: WorkFolder, lines: list[str]) -> list[str]:

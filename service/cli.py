@@ -103,6 +103,9 @@ def _add_init(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     init.add_argument("--unlabelled", default="", metavar="DIR", help="images to label (the image root of Timelapse)")
     init.add_argument("--validation", default="", metavar="DIR", help="labelled images that never train")
     init.add_argument(
+        "--detections", type=Path, default=None, metavar="MD.json", help="what MegaDetector saw in the images to label"
+    )
+    init.add_argument(
         "-o", dest="options", action="append", default=[], metavar="KEY=VALUE", help="an option of config.toml"
     )
     init.set_defaults(verb=_init)
@@ -183,6 +186,20 @@ def _add_wishes(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="the folder that its paths begin with (default: the images)",
     )
     imported.set_defaults(verb=_import_labels)
+    detections = verbs.add_parser("detections", help="use what MegaDetector saw: look at each animal by itself")
+    detections.add_argument("work", type=Path, metavar="WORK")
+    given = detections.add_mutually_exclusive_group(required=True)
+    given.add_argument("file", type=Path, nargs="?", metavar="MD.json", help="takes the place of any given before")
+    given.add_argument("--none", action="store_true", help="forget what was given: use whole images again")
+    detections.add_argument(
+        "--from",
+        dest="base",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="the folder that its paths begin in (default: the images)",
+    )
+    detections.set_defaults(verb=_detections)
     relocate = verbs.add_parser("relocate", help="name the new places of folders that moved")
     relocate.add_argument("work", type=Path, metavar="WORK")
     for kind in ("train", "unlabelled", "validation"):
@@ -215,7 +232,7 @@ def _init(options: argparse.Namespace) -> int:
         "data.validation": options.validation,
     }
     bars = Bars()
-    lines = init(options.work, folders, given, on_progress=bars.show)
+    lines = init(options.work, folders, given, on_progress=bars.show, detections=options.detections)
     bars.close()
     say(*lines, f"Next: camera-trap-al run {_quoted(options.work)}")
     return 0
@@ -305,6 +322,20 @@ def _import_labels(options: argparse.Namespace) -> int:
     say(*lines)
     options.wish = "import-labels"
     return max((_wish(options, text=text) for text in texts), default=0)
+
+
+def _detections(options: argparse.Namespace) -> int:
+    from camera_trap_al_service.detections import drop_detections, keep_detections
+
+    if options.none:
+        say(*drop_detections(options.work))
+    else:
+        bars = Bars()
+        lines = keep_detections(options.work, options.file, options.base, bars.show)
+        bars.close()
+        say(*lines)
+    options.wish = "detections"
+    return _wish(options)
 
 
 def _relocate(options: argparse.Namespace) -> int:

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from camera_trap_al.errors import in_words
-from camera_trap_al_service import doctor_images, doctor_machine, doctor_template, doctor_work, notifying
+from camera_trap_al_service import (
+    detections,
+    doctor_images,
+    doctor_machine,
+    doctor_template,
+    doctor_work,
+    notifying,
+)
 from camera_trap_al_service.findings import NOTE, PROBLEM, Case, Finding, finding_line, problem
 
 
@@ -49,6 +56,7 @@ WORK = (
     Check("names", doctor_images.check_names),
     Check("classes", doctor_images.check_classes),
     Check("overlap", doctor_images.check_overlap),
+    Check("detections", detections.check_detections),
     Check("template", doctor_template.check_template),
     Check("species", doctor_template.check_species),
     Check("timelapse", doctor_template.check_timelapse),

@@ -7,7 +7,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,17 @@ from camera_trap_al.choices import check_choices, check_folders
 from camera_trap_al.config import Config, build
 from camera_trap_al.config_file import config_text
 from camera_trap_al.core.matching import clashing_names, class_name_problem, nfc
+from camera_trap_al.core.records import ImageKey
 from camera_trap_al.engine import shared
 from camera_trap_al.errors import CameraTrapAlError, UsageError, WorkFolderError
+from camera_trap_al.importers.detections import Detections
 from camera_trap_al.labels.template import find_templates
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.reading import decode_limits
 from camera_trap_al.store import atomic
 from camera_trap_al.store.pixels import pool_room
 from camera_trap_al.work import image_folders
+from camera_trap_al_service.detections import describe, read, write
 from camera_trap_al_service.template import examine, menu, place_template, template_lines
 
 SAMPLE = 40
@@ -56,6 +59,7 @@ def init(
     *,
     on_progress: Callable[[str, int], None] = lambda phase, done: None,
     among_others: bool = False,
+    detections: Path | None = None,
 ) -> list[str]:
     """Make a work folder and, in the image root, a template unless one is there.
 
@@ -66,6 +70,7 @@ def init(
     options : further options by key or alias
     on_progress : called with what is done and how many images it was done for
     among_others : `work` may hold other things, as long as nothing of it is where the program would write
+    detections : a detector's file of the images to label
 
     Returns
     -------
@@ -73,7 +78,7 @@ def init(
 
     Raises
     ------
-    UsageError, WorkFolderError
+    UsageError, WorkFolderError, DetectionFileError
         one sentence each, with a way out; nothing is left behind
     """
     config = _with_absolute_paths(build({**options, **{k: v for k, v in folders.items() if v}}, "camera-trap-al init"))
@@ -85,14 +90,17 @@ def init(
     _check_enough(surveys, config)
     lines = [line for found in surveys for line in _describe(found)]
     lines += _describe_cost(surveys, config, work)
-    with_empty = {*classes, *([config.classes.empty] if config.classes.empty else [])}
+    seen = read(detections, image_folders(config)[POOL], on_progress) if detections is not None else None
+    if detections is not None and seen is not None:
+        lines += describe(detections, seen, _keys(config, work), config)
+    with_empty = {*classes, *config.classes.named()}
     config = _with_empty_classes(config, surveys)
     if not with_empty and "classes.auto_add" not in options:
         config = replace(config, classes=replace(config.classes, auto_add=True, auto_add_min=1))
         lines.append(
             "No class is known yet: the names that you write into Species become the classes (classes.auto_add)."
         )
-    make_work_folder(work, config)
+    make_work_folder(work, config, seen)
     lines.append(f"Made the work folder {work.absolute()}; every option is explained in its config.toml.")
     lines += _place_template(config, work, with_empty)
     return lines
@@ -156,12 +164,19 @@ def survey(kind: str, folder: Path, config: Config, work: Path, on_progress: Cal
     return found
 
 
+def _keys(config: Config, work: Path) -> Iterator[ImageKey]:
+    """Yield the images to label."""
+    options: dict[str, Any] = {"tool": config.labels.tool, "top_images": config.selector.top_images}
+    for image in walk(image_folders(config)[POOL], POOL, leave_out=work.absolute(), tally=Tally(), **options):
+        yield ImageKey.of(image.path)
+
+
 def _check_classes(surveys: list[Survey], config: Config) -> list[str]:
     classes: set[str] = set(config.classes.names)
     for found in surveys:
         if found.kind == POOL:
             continue
-        named = sorted({e.name for e in found.folder.iterdir() if e.is_dir()} | set(config.classes.names))
+        named = sorted({e.name for e in found.folder.iterdir() if e.is_dir()} | set(config.classes.named()))
         clashes = [(a, b) for a, b in clashing_names(named) if a != b]
         if clashes:
             first, second = clashes[0]
@@ -289,8 +304,10 @@ def _about(seconds: float) -> str:
     return f"about {minutes:.0f} minutes" if minutes < 120 else f"about {minutes / 60:.0f} hours"
 
 
-def make_work_folder(work: Path, config: Config) -> None:
+def make_work_folder(work: Path, config: Config, seen: Detections | None = None) -> None:
     """Make a work folder with its configuration, whole or not at all; among other things, the configuration comes last.
+
+    `seen` is what a detector saw.
 
     Raises `WorkFolderError`.
     """
@@ -303,6 +320,8 @@ def make_work_folder(work: Path, config: Config) -> None:
         paths = WorkFolder.at(hidden)
         for folder in paths.public_folders():
             atomic.make_folder(folder)
+        if seen is not None:
+            write(paths, seen, lambda phase, done: None)
         atomic.replace_bytes(paths.config, config_text(config).encode("utf-8"))
         if is_among_others:
             return

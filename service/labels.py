@@ -23,6 +23,8 @@ SKIPS = {
     "withdrawn": "marked for deletion",
     "new_name": "waits for its name to be a class",
     "missing": "the file is gone",
+    "person": "people or a vehicle are in it, so it is kept back",
+    "without_animal": "the detector saw no animal in it",
 }
 
 

@@ -112,6 +112,11 @@ def _lines(status: dict[str, Any]) -> list[str]:
             f"Cannot be used: {images['quarantined']} unreadable, {images['missing']} missing,"
             f" {images['not_listed']} not shown by Timelapse",
         ]
+        if images.get("looked_at"):
+            lines.append(
+                f"Detections: {images['with_animals']} images with animals, {images['private']} kept back for people or"
+                f" vehicles, {images['without_animal']} left out since nothing was seen in them"
+            )
         if images.get("altered"):
             lines.append(f"Changed after they were labelled: {images['altered']} images, see data/altered.csv")
         if status["open"]:

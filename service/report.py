@@ -15,7 +15,7 @@ from camera_trap_al.reporting import Source, write_first_report, write_report
 from camera_trap_al.sequences import Sequences, sequences_in
 from camera_trap_al.store import embeddings, generations
 from camera_trap_al.store.journal import read_journal
-from camera_trap_al.work import image_folders
+from camera_trap_al.work import catalog_options
 from camera_trap_al_service.reading import read_status
 
 # A running daemon may remove what is being read, or write the page, at the same moment.
@@ -44,7 +44,7 @@ def _write(folder: WorkFolder, config: Config, status: dict[str, Any]) -> None:
         write_first_report(folder, status)
         return
     history = History.of(read_journal(folder.journal)[0])
-    catalog = Catalog.open(folder.catalog, roots=list(image_folders(config)), read_only=True)
+    catalog = Catalog.open(folder.catalog, **catalog_options(config), read_only=True)
     try:
         write_report(_source(folder, config, history, catalog), status)
     finally:

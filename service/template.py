@@ -127,7 +127,7 @@ def _looked_at(root: Path) -> tuple[WorkFolder, Config, Path, set[str]]:
 
 def _classes(folder: WorkFolder, config: Config) -> set[str]:
     """Return every class that is known by configuration, folders and journal, one spelling of each."""
-    named = [*config.classes.names, *([config.classes.empty] if config.classes.empty else [])]
+    named = config.classes.named()
     if folder.journal.exists():
         named += History.of(read_journal(folder.journal)[0]).classes
     for kind, images in image_folders(config).items():

@@ -7,27 +7,32 @@ round answers a hundred.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
-from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION, PoolCounts
+from camera_trap_al.catalog import detections
+from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION, PoolCounts, RowArray
 from camera_trap_al.catalog.schema import marks, parts, rows_of
 from camera_trap_al.catalog.sightings import QUARANTINED
+from camera_trap_al.core.matching import folded
 
-RowArray = npt.NDArray[np.int64]
 HashArray = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 ROOTS = (POOL, TRAIN, VALIDATION)
-LISTED, MISSING, PROBLEM, IS_QUARANTINED, ALTERED = 4, 8, 16, 32, 64
+LISTED, MISSING, PROBLEM, IS_QUARANTINED, ALTERED, DETECTED = 4, 8, 16, 32, 64, 128
+LOOKED_AT, HAS_ANIMAL = DETECTED * detections.LOOKED_AT, DETECTED * detections.HAS_ANIMAL
+PRIVATE, LEFT_OUT = DETECTED * detections.PRIVATE, DETECTED * detections.LEFT_OUT
 IMAGES = f"""
 SELECT items.row, images.key_hash,
     CASE root WHEN '{POOL}' THEN 0 WHEN '{TRAIN}' THEN 1 ELSE 2 END + {LISTED} * listed + {MISSING} * missing
     + {PROBLEM} * (problem != '') + {IS_QUARANTINED} * ({QUARANTINED}) + {ALTERED} * (altered_since != '')
+    + {DETECTED} * detected, items.image
 FROM items JOIN images ON images.id = items.image WHERE items.live ORDER BY items.row
 """
 ANSWERS = f"""
@@ -42,24 +47,44 @@ SELECT items.row, images.class_name FROM images JOIN items ON items.image = imag
 
 @dataclass(frozen=True)
 class Images:
-    """All images that are known, in ascending order of their rows.
+    """All items of the images that are known, in ascending order of their rows.
 
     Parameters
     ----------
     rows, key_hashes : (n,)
-    flags : (n,) uint8, the index of the folder in `ROOTS` and what else is said of each image
+    flags : (n,) uint16, the index of the folder in `ROOTS` and what else is said of each one's image
+    images : (n,) the numbers of their images, of which one may have several items
     """
 
     rows: RowArray
     key_hashes: HashArray
-    flags: npt.NDArray[np.uint8]
+    flags: npt.NDArray[np.uint16]
+    images: RowArray
 
     @classmethod
     def read(cls, connection: Connection) -> Images:
         """Read them from the catalogue."""
-        numbers = np.fromiter(chain.from_iterable(rows_of(connection, IMAGES)), dtype=np.int64).reshape(-1, 3)
-        rows, hashes, flags = numbers.T
-        return cls(rows.copy(), hashes.copy().view(np.uint64), flags.astype(np.uint8))
+        numbers = np.fromiter(chain.from_iterable(rows_of(connection, IMAGES)), dtype=np.int64).reshape(-1, 4)
+        rows, hashes, flags, images = numbers.T
+        return cls(rows.copy(), hashes.copy().view(np.uint64), flags.astype(np.uint16), images.copy())
+
+    @cached_property
+    def firsts(self) -> Mask:
+        """Return which items are the first of their images."""
+        if (np.diff(self.images) > 0).all():
+            return np.ones(len(self.images), dtype=bool)
+        first = np.zeros(len(self.images), dtype=bool)
+        first[np.unique(self.images, return_index=True)[1]] = True
+        return first
+
+    @cached_property
+    def have_siblings(self) -> Mask:
+        """Return which items are of images that have others, too."""
+        if self.firsts.all():
+            return np.zeros(len(self.images), dtype=bool)
+        _, places, counts = np.unique(self.images, return_inverse=True, return_counts=True)
+        several: Mask = counts[places] > 1
+        return several
 
     def are(self, *roots: str) -> Mask:
         """Return which images are of these folders."""
@@ -72,8 +97,8 @@ class Images:
         return given
 
     def usable(self, *roots: str) -> Mask:
-        """Return which images of these folders are there and can be read, as far as is known."""
-        good: Mask = self.are(*roots) & ~self.have(MISSING | PROBLEM)
+        """Return which images of these folders are there and can be read, as far as is known, and are not kept back."""
+        good: Mask = self.are(*roots) & ~self.have(MISSING | PROBLEM | PRIVATE | LEFT_OUT)
         return good
 
     def by_hash(self, mask: Mask) -> RowArray:
@@ -119,24 +144,44 @@ class Answers:
         return cls(places[there], np.array(species, dtype=np.int32)[there], tuple(numbers))
 
 
-def labelled(connection: Connection, images: Images, answers: Answers, *, train: bool) -> tuple[RowArray, list[str]]:
-    """Return the rows that may train and their species: labelled images of the pool and, with `train`, of its folder."""
+def labelled(
+    connection: Connection,
+    images: Images,
+    answers: Answers,
+    *,
+    train: bool,
+    people: Collection[str] = (),
+    share_label: bool = True,
+) -> tuple[RowArray, list[str]]:
+    """Return the rows that may train and their species: labelled images of the pool and, with `train`, of its folder.
+
+    `people` are classes that never train, `folded`; without `share_label` neither do images with several crops.
+    """
     folders = {TRAIN: Answers.of(images, rows_of(connection, CLASSES, TRAIN))} if train else {}
-    return _in_order(images, {POOL: answers, **folders})
+    rows, species = _in_order(images, {POOL: answers, **folders}, people)
+    if share_label or not images.have_siblings.any():
+        return rows, species
+    alone = ~images.have_siblings[images.places(rows)[0]]
+    return rows[alone], [name for name, good in zip(species, alone.tolist(), strict=True) if good]
 
 
-def classified(connection: Connection, images: Images, *roots: str) -> tuple[RowArray, list[str]]:
-    """Return the usable rows of folders whose first level names the class, and their species."""
-    return _in_order(images, {root: Answers.of(images, rows_of(connection, CLASSES, root)) for root in roots})
+def classified(
+    connection: Connection, images: Images, *roots: str, people: Collection[str] = ()
+) -> tuple[RowArray, list[str]]:
+    """Return the usable rows of folders whose first level names the class, and their species, but those of people."""
+    return _in_order(images, {root: Answers.of(images, rows_of(connection, CLASSES, root)) for root in roots}, people)
 
 
-def _in_order(images: Images, said: Mapping[str, Answers]) -> tuple[RowArray, list[str]]:
+def _in_order(images: Images, said: Mapping[str, Answers], people: Collection[str]) -> tuple[RowArray, list[str]]:
     """Return rows and species in the order of the key hashes, as signed numbers; of equal ones by species."""
     names = sorted({name for answers in said.values() for name in answers.names})
     ranks_by_name = {name: i for i, name in enumerate(names)}
     places, ranks = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32)
     for root, answers in said.items():
         good = images.usable(root)[answers.places] & (answers.species >= 0)
+        shown = [i for i, name in enumerate(answers.names) if folded(name) in people]
+        if shown:
+            good &= ~np.isin(answers.species, shown)
         places = np.concatenate([places, answers.places[good]])
         rank_of = np.array([ranks_by_name[name] for name in answers.names], dtype=np.int32)
         ranks = np.concatenate([ranks, rank_of[answers.species[good]]])
@@ -153,8 +198,9 @@ def askable(images: Images, answers: Answers, *roots: str) -> tuple[RowArray, Ha
 
 def count(connection: Connection, images: Images, answers: Answers) -> PoolCounts:
     """Return how many images are where."""
-    good = ~images.have(MISSING | IS_QUARANTINED)
-    pool, listed = good & images.are(POOL), images.have(LISTED)
+    good = images.firsts & ~images.have(MISSING | IS_QUARANTINED)
+    known, listed = good & images.are(POOL), images.have(LISTED)
+    pool = known & ~images.have(PRIVATE | LEFT_OUT)
     answered = np.zeros(len(images.rows), dtype=bool)
     answered[answers.places] = True
     has_species = answers.species >= 0
@@ -165,16 +211,20 @@ def count(connection: Connection, images: Images, answers: Answers) -> PoolCount
         skipped=_n(pool[answers.places] & ~has_species),
         unlabelled=_n(pool & listed & ~answered),
         not_listed=_n(pool & ~listed & ~answered),
-        quarantined=_n(images.have(IS_QUARANTINED)),
-        missing=_n(images.have(MISSING)),
+        quarantined=_n(images.firsts & images.have(IS_QUARANTINED)),
+        missing=_n(images.firsts & images.have(MISSING)),
         altered=_count_altered(connection, images),
+        private=_n(known & images.have(PRIVATE)),
+        without_animal=_n(known & images.have(LEFT_OUT)),
+        with_animals=_n(pool & images.have(HAS_ANIMAL)),
+        looked_at=_n(known & images.have(LOOKED_AT)),
     )
 
 
 def _count_altered(connection: Connection, images: Images) -> int:
     """Count the few that changed after they were labelled; a new label of one ends that, which changes no array here."""
     n = 0
-    for part in parts(images.rows[images.have(ALTERED)].tolist()):
+    for part in parts(images.rows[images.firsts & images.have(ALTERED)].tolist()):
         query = "SELECT COUNT(*) FROM items JOIN images ON images.id = items.image WHERE altered_since != ''"
         n += sum(found for (found,) in rows_of(connection, f"{query} AND items.row IN {marks(part)}", *part))
     return n

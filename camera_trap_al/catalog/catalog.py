@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,39 +16,54 @@ from sqlalchemy import URL, Connection, and_, create_engine, event, func, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.engine import Engine
 
-from camera_trap_al.catalog import arrays, captures, sightings
-from camera_trap_al.catalog.found import ACCEPT_GONE, POOL, TRAIN, VALIDATION, Found, PoolCounts, Seen
+from camera_trap_al.catalog import arrays, captures, detections, sightings
+from camera_trap_al.catalog.detections import Cutting, ListedImage
+from camera_trap_al.catalog.found import (
+    ACCEPT_GONE,
+    POOL,
+    TRAIN,
+    VALIDATION,
+    Found,
+    PoolCounts,
+    RowArray,
+    Seen,
+)
 from camera_trap_al.catalog.ordering import read_in_order
+from camera_trap_al.catalog.questions import Questions
 from camera_trap_al.catalog.schema import (
     absorbed,
     images,
     items,
-    labels,
-    marks,
     meta,
     migrate,
     note_fact,
     parts,
     read_fact,
-    rows_of,
 )
-from camera_trap_al.catalog.sightings import Answer, Taken, is_quarantined
-from camera_trap_al.core.grouping import Names
-from camera_trap_al.core.records import ImageKey, Item
+from camera_trap_al.catalog.sightings import Answer, Taken
+from camera_trap_al.core.matching import folded
+from camera_trap_al.core.records import ImageKey
 
 BUSY_S = 30
-RowArray = npt.NDArray[np.int64]
 
 
-class Catalog:
+class Catalog(Questions):
     """The catalogue of one work folder.
 
     One process writes (the daemon); others open it with `read_only`.
     """
 
-    def __init__(self, engine: Engine, roots: Sequence[str], *, read_only: bool = False) -> None:
-        self._engine = engine
-        self._roots = tuple(roots)
+    def __init__(
+        self,
+        engine: Engine,
+        roots: Sequence[str],
+        *,
+        people: Collection[str] = (),
+        share_label: bool = True,
+        read_only: bool = False,
+    ) -> None:
+        super().__init__(engine, roots)
+        self._people, self._share_label = frozenset(map(folded, people)), share_label
         self._is_read_only = read_only
         self._images: tuple[int, arrays.Images] | None = None
         self._answers: tuple[int, arrays.Answers] | None = None
@@ -57,11 +71,24 @@ class Catalog:
         self._absorbed: set[str] | None = None
 
     @classmethod
-    def open(cls, path: Path, *, roots: Sequence[str] = (TRAIN, VALIDATION, POOL), read_only: bool = False) -> Catalog:
+    def open(
+        cls,
+        path: Path,
+        *,
+        roots: Sequence[str] = (TRAIN, VALIDATION, POOL),
+        people: Collection[str] = (),
+        share_label: bool = True,
+        read_only: bool = False,
+    ) -> Catalog:
         """Open the catalogue, making it if it is not there.
 
-        `roots` are the folders that are configured; images of others are as if they were not there. Raises SQLAlchemy's
-        errors if it cannot be opened, `ValueError` if a newer version wrote it.
+        Raises SQLAlchemy's errors if it cannot be opened, `ValueError` if a newer version wrote it.
+
+        Parameters
+        ----------
+        roots : the folders that are configured; images of others are as if they were not there
+        people : classes that show people, which neither train nor measure
+        share_label : whether the label of an image is that of each of its crops; else those of several train nothing
         """
         engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_S})
 
@@ -75,7 +102,7 @@ class Catalog:
         def _begin(connection: Connection) -> None:
             connection.exec_driver_sql("BEGIN")
 
-        catalog = cls(engine, roots, read_only=read_only)
+        catalog = cls(engine, roots, people=people, share_label=share_label, read_only=read_only)
         try:
             if not read_only:
                 with catalog._write() as connection:
@@ -261,18 +288,51 @@ class Catalog:
     def labelled(self) -> tuple[RowArray, list[str]]:
         """Return the rows that may train, in the order of their key hashes, and their species."""
         with self._engine.connect() as connection:
-            return arrays.labelled(connection, *self._read(connection), train=TRAIN in self._roots)
+            found, answers = self._read(connection)
+            return arrays.labelled(
+                connection,
+                found,
+                answers,
+                train=TRAIN in self._roots,
+                people=self._people,
+                share_label=self._share_label,
+            )
 
     def validation(self) -> tuple[RowArray, list[str]]:
         """Return the rows of the validation folder, in the order of their key hashes, and their species."""
         with self._engine.connect() as connection:
             found, _ = self._read(connection)
-            return arrays.classified(connection, found, *({VALIDATION} & set(self._roots)))
+            return arrays.classified(connection, found, *({VALIDATION} & set(self._roots)), people=self._people)
 
     def askable(self) -> tuple[RowArray, npt.NDArray[np.uint64]]:
         """Return rows and key hashes of pool images that need an answer and can be shown, in ascending order."""
         with self._engine.connect() as connection:
             return arrays.askable(*self._read(connection), *self._roots)
+
+    def images_of(self, rows: RowArray) -> RowArray:
+        """Return the numbers of the images of (b,) rows, also of rows that are no longer live."""
+        with self._engine.connect() as connection:
+            found, _ = self._read(connection)
+        places, there = found.places(rows)
+        numbers = np.zeros(len(rows), dtype=np.int64)
+        numbers[there] = found.images[places[there]]
+        older = self._of_rows(rows[~there], "items.row, items.image")
+        numbers[~there] = [image for _, image in older]
+        return numbers
+
+    def take_detections(
+        self,
+        content: str,
+        categories: Sequence[str],
+        found: Iterable[ListedImage],
+        on_progress: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Know what one file of detections says, with this hash, and no other; `cut` then gives the items."""
+        detections.replace_all(self._write, content, categories, found, on_progress)
+
+    def cut(self, cutting: Cutting, on_progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Let the items be those that the detections give; images whose items change get new rows."""
+        detections.cut_all(self._write, str(self.fact(detections.DETECTIONS, "")), cutting, on_progress)
 
     def newest_row(self) -> int:
         """Return the last row that was given to an image, 0 for none."""
@@ -300,92 +360,10 @@ class Catalog:
         with self._engine.connect() as connection:
             return read_in_order(connection, [root for root in roots if root in self._roots], seed)
 
-    def items(self, rows: Iterable[int], folders: Mapping[str, str]) -> list[Item]:
-        """Return the items of rows, in the order given; `folders` maps train, validation and pool to absolute paths."""
-        prefixes = {root: str(Path(folder) / "_")[:-1] for root, folder in folders.items()}
-        found = self._of_rows(rows, "items.row, root, path, size, mtime_ns")
-        return [
-            Item(row, prefixes[root] + path.replace("/", os.sep), size, mtime_ns)
-            for row, root, path, size, mtime_ns in found
-        ]
-
-    def keys_of(self, rows: Iterable[int]) -> list[ImageKey]:
-        """Return the image keys of pool rows, in the order given."""
-        return [ImageKey.of(path) for _, path in self._of_rows(rows, "items.row, path")]
-
-    def names(self) -> Names:
-        """Return what the paths of all live pool images say of their order."""
-        with self._engine.connect() as connection:
-            return captures.read_names(connection)
-
     def note_times(self, times: Mapping[int, int]) -> None:
         """Note the capture times, in milliseconds, of rows."""
         with self._write() as connection:
             captures.take_times(connection, times)
-
-    def times(self, rows: RowArray) -> RowArray:
-        """Return the capture times of rows, in ascending order, in milliseconds; `NO_TIME` where none is known."""
-        with self._engine.connect() as connection:
-            return captures.read_times(connection, rows)
-
-    def _of_rows(self, rows: Iterable[int], columns: str) -> list[Any]:
-        """Return columns of rows, the first of which is the row, in the order given."""
-        wanted = [int(row) for row in rows]
-        query = f"SELECT {columns} FROM items JOIN images ON images.id = items.image WHERE items.row IN "
-        found: dict[int, Any] = {}
-        with self._engine.connect() as connection:
-            for part in parts(wanted):
-                found |= {values[0]: values for values in rows_of(connection, query + marks(part), *part)}
-        return [found[row] for row in wanted]
-
-    def pool_keys(self, *, listed_only: bool = False, with_missing: bool = False) -> Iterator[ImageKey]:
-        """Yield the keys of pool images in order of their path; missing ones only if asked for."""
-        where = ("" if with_missing else " AND NOT missing") + (" AND listed" if listed_only else "")
-        with self._engine.connect() as connection:
-            for (path,) in rows_of(connection, f"SELECT path FROM images WHERE root = ?{where} ORDER BY path", POOL):
-                yield ImageKey.of(path)
-
-    def unusable(self, keys: Sequence[ImageKey]) -> dict[ImageKey, str]:
-        """Return those of the pool images that cannot be asked for now, with the reason."""
-        reasons: dict[str, str] = {}
-        with self._engine.connect() as connection:
-            scanned = read_fact(connection, "scanned", False)
-            for part in parts(key.path for key in keys):
-                query = select(images.c.path, images.c.missing, is_quarantined)
-                query = query.where(images.c.root == POOL, images.c.path.in_(part))
-                for path, missing, quarantined in connection.execute(query):
-                    reasons[path] = "unreadable" if quarantined else "missing" if missing else ""
-        # Before the first scan has ended, an image that is not known yet is not missing.
-        unknown = "missing" if scanned else ""
-        return {key: reason for key in keys if (reason := reasons.get(key.path, unknown))}
-
-    def sample(self, root: str, n: int) -> list[tuple[str, int]]:
-        """Return path and size of up to n images of one kind of folder, in the order of their key hashes."""
-        query = select(images.c.path, images.c.size).where(images.c.root == root).order_by(images.c.key_hash).limit(n)
-        with self._engine.connect() as connection:
-            return [(path, size) for path, size in connection.execute(query)]
-
-    def problems(self) -> list[tuple[str, str, str, str, str]]:
-        """Return the quarantined images: folder, path, code, text, since when."""
-        columns = (images.c.root, images.c.path, images.c.problem, images.c.problem_text, images.c.problem_since)
-        query = select(*columns).where(is_quarantined).order_by(images.c.root, images.c.path)
-        with self._engine.connect() as connection:
-            return [(root, path, code, text, since) for root, path, code, text, since in connection.execute(query)]
-
-    def altered(self) -> list[tuple[str, str, str]]:
-        """Return the labelled images whose content changed after the label: path, species, since when."""
-        query = select(images.c.path, labels.c.species, images.c.altered_since)
-        query = query.join(labels, labels.c.path == images.c.path).order_by(images.c.path)
-        query = query.where(images.c.root == POOL, images.c.altered_since != "", labels.c.species.is_not(None))
-        with self._engine.connect() as connection:
-            return [(path, species, since) for path, species, since in connection.execute(query)]
-
-    def folder_classes(self) -> list[str]:
-        """Return the classes of images in the training and validation folders, sorted."""
-        named = sorted({TRAIN, VALIDATION} & set(self._roots))  # images to label have none
-        query = select(images.c.class_name).where(images.c.class_name != "", images.c.root.in_(named)).distinct()
-        with self._engine.connect() as connection:
-            return sorted(connection.scalars(query))
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 POOL, TRAIN, VALIDATION = "pool", "train", "validation"
+RowArray = npt.NDArray[np.int64]
 ACCEPT_GONE = "accept_gone"
 """The fact that a person said of images which are not there: they are gone for good."""
 
@@ -43,9 +47,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class PoolCounts:
-    """How many images are where; `quarantined` and `missing` are in none of the first five.
+    """How many images are where; `quarantined` and `missing` are in none of the others but the next two.
 
-    `altered` counts labelled images whose content changed after the label, which are labelled ones too.
+    `altered` counts labelled images whose content changed after the label, which are labelled ones too. `private` are those
+    with people or vehicles, `without_animal` those that are left out since the detector saw no animal: they count among none
+    of the first six, labelled or not. Of the other images of the pool, `with_animals` are used crop by crop. The detector
+    has looked at `looked_at` images of the pool, whatever it saw.
     """
 
     train: int
@@ -57,6 +64,10 @@ class PoolCounts:
     quarantined: int
     missing: int
     altered: int
+    private: int = 0
+    without_animal: int = 0
+    with_animals: int = 0
+    looked_at: int = 0
 
     @property
     def pool(self) -> int:

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
+from camera_trap_al.catalog.detections import PRIVATE
 from camera_trap_al.catalog.schema import rows_of
 from camera_trap_al.core.order import stratified_order
 
-USABLE = """
+USABLE = f"""
 SELECT items.row, images.key_hash, images.root, images.path FROM images JOIN items ON items.image = images.id
-WHERE items.live AND NOT images.missing AND images.problem = ''
+WHERE items.live AND NOT images.missing AND images.problem = '' AND images.detected < {PRIVATE}
 """
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -53,6 +54,7 @@ images = Table(
     Column("away_s", Float, nullable=False, server_default="0"),
     Column("altered_since", String, nullable=False, server_default=""),
     Column("taken", BigInteger),
+    Column("detected", Integer, nullable=False, server_default="0"),
     Index("images_by_path", "root", "path", unique=True),
 )
 """Files of the three folders (`root`: train, validation, pool).
@@ -60,7 +62,8 @@ images = Table(
 `listed`: the labelling tool can show it. `seen`: the scan that saw it first. `missed` scans in a row did not, over `away_s`
 seconds; `missing`: it was given up until it is back. `problem`: why it cannot be read, tried `tries` times where that may
 pass. `hash`: of the content that was embedded or found damaged, "" before. `altered_since`: its content changed after it
-was labelled. `taken`: when, in milliseconds since 1970 by the camera's own clock, NULL while that is not known.
+was labelled. `taken`: when, in milliseconds since 1970 by the camera's own clock, NULL while that is not known. `detected`:
+what a detector saw in it, as bits of `detections.py`.
 """
 
 items = Table(
@@ -69,8 +72,24 @@ items = Table(
     Column("row", Integer, primary_key=True),
     Column("image", Integer, nullable=False, index=True),
     Column("live", Boolean, nullable=False),
+    Column("left", Float),
+    Column("top", Float),
+    Column("width", Float),
+    Column("height", Float),
 )
-"""Rows. A row is never used again: an image whose content changed gets a new one, and the old one is not live."""
+"""Rows, each an image or a crop of it; without a box it is the whole image.
+
+A row is never used again: an image whose content changed gets a new one, and the old one is not live.
+"""
+
+detections = Table(
+    "detections",
+    metadata,
+    Column("path", String, primary_key=True),
+    Column("boxes", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""What a detector saw in pool images by path in NFC, whether the image is known or not; boxes packed by `detections.py`."""
 
 labels = Table(
     "labels",
@@ -109,7 +128,15 @@ def _add_time(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE images ADD COLUMN taken BIGINT"))
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_content, _add_time)
+def _add_boxes(connection: Connection) -> None:
+    """Format 4 knows what a detector saw, and crops."""
+    connection.execute(text("ALTER TABLE images ADD COLUMN detected INTEGER NOT NULL DEFAULT 0"))
+    for column in ("left", "top", "width", "height"):
+        connection.execute(text(f"ALTER TABLE items ADD COLUMN {column} FLOAT"))
+    detections.create(connection)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create, _add_content, _add_time, _add_boxes)
 """The n-th leads from format n to format n + 1; each runs in one transaction with the note of it.
 
 The first makes the newest format at once.

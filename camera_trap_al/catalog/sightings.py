@@ -8,8 +8,9 @@ from enum import Enum, auto
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, case, func, insert, literal, or_, select, text, update
+from sqlalchemy import Connection, and_, bindparam, case, func, literal, or_, select, text, update
 
+from camera_trap_al.catalog import detections
 from camera_trap_al.catalog.found import POOL, Found, Seen
 from camera_trap_al.catalog.schema import images, items, labels, marks, parts, rows_of
 from camera_trap_al.core.history import LASTING_SKIPS
@@ -142,7 +143,7 @@ def _add(connection: Connection, root: str, found: Sequence[Found], scan: int, s
     names = (*columns, *_NOTHING_KNOWN)
     connection.exec_driver_sql(f"INSERT INTO images ({', '.join(names)}) VALUES {marks(names)}", values)
     numbers = range(first, first + len(found))
-    connection.exec_driver_sql("INSERT INTO items (image, live) VALUES (?, 1)", [(image,) for image in numbers])
+    detections.add_items(connection, root, {image: f.path for image, f in zip(numbers, found, strict=True)})
     for image in numbers:
         seen.add(image)
 
@@ -182,10 +183,12 @@ def take_answers(connection: Connection, answers: Sequence[tuple[ImageKey, Answe
 
 
 def give_new_rows(connection: Connection, ids: Sequence[int]) -> None:
-    """Give images new rows, and forget what is known of their content; at most `BATCH`."""
+    """Give images new rows, and forget what is known of their content; at most `BATCH`.
+
+    What a detector saw stays: better an image that is kept back for nothing than one with people that is shown.
+    """
     connection.execute(update(images).where(images.c.id.in_(ids)).values(**_NOTHING_KNOWN))
-    connection.execute(update(items).where(items.c.image.in_(ids)).values(live=False))
-    connection.execute(insert(items), [{"image": image, "live": True} for image in ids])
+    detections.renew_items(connection, ids)
 
 
 def flag_altered(connection: Connection, ids: Sequence[int]) -> None:
@@ -291,7 +294,7 @@ def take_hashes(connection: Connection, hashes: Mapping[int, str]) -> int:
         first = [(hashes[row], image) for row, image, content in known if not content]
         if first:
             connection.exec_driver_sql("UPDATE images SET hash = ? WHERE id = ?", first)
-        changed = [image for row, image, content in known if content and content != hashes[row]]
+        changed = list(dict.fromkeys(i for row, i, content in known if content and content != hashes[row]))
         if changed:
             give_new_rows(connection, changed)
             flag_altered(connection, changed)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from camera_trap_al.core.acquisition import HashArray, RowArray, key_priority
 from camera_trap_al.core.geometry import Vectors
-from camera_trap_al.core.grouping import Mask, within_cap
+from camera_trap_al.core.grouping import Mask, first_of_image, is_single, within_cap
 from camera_trap_al.core.near_copies import SAMPLE_ROWS, Apart, near_copy_distance
 from camera_trap_al.core.order import stratified_order
 
@@ -31,12 +31,14 @@ class Askable:
     ----------
     rows, key_hashes : (n,)
     sequences, folders : (n,) int64 >= 0, of which sequence and folder each is; only which are alike counts
+    images : (n,) int64 >= 0, of which image each is, not far above n; None where no two are of one
     """
 
     rows: RowArray
     key_hashes: HashArray
     sequences: npt.NDArray[np.int64]
     folders: npt.NDArray[np.int64]
+    images: npt.NDArray[np.int64] | None = None
 
 
 def n_random(n: int, share: float, seed: int) -> int:
@@ -55,20 +57,21 @@ def compose(
     choose: Choose,
     read: Callable[[RowArray], Vectors] | None = None,
 ) -> tuple[RowArray, int]:
-    """Return n different rows, or all that there are, and how many of them, the first ones, were drawn at random.
+    """Return a row of each of n images, or of all that there are, and how many of them, the first, were drawn at random.
 
-    The random ones come first into the request: they are drawn from all rows, each folder giving its share
+    The random ones come first into the request: they are drawn from all images, each folder giving its share
     (`stratified_order`), whatever the strategy wants. Then the strategy is asked. Of what it wants, images of which the
     request has `per_sequence` of the same sequence already are left out, and so are near-copies of others in the request;
     it is asked again without these until the request is full. Only when no others are left are near-copies taken after
-    all, and then more of each sequence, twice as many each time.
+    all, and then more of each sequence, twice as many each time. An image is never taken twice: where it has several rows,
+    the one that the strategy wants first stands for it.
 
     Equal arguments give an equal request, however rows are cut into blocks. Memory is some arrays over the rows, and the
     embeddings of what is looked at.
 
     Parameters
     ----------
-    n_drawn : how many rows to draw at random
+    n_drawn : how many images to draw at random
     per_sequence : 0 for no cap, and near-copies as well
     choose : of the strategy; never asked for nothing, nor for more than it may choose from
     read : returns the (b, d) embeddings of rows; without it nothing is known to be a near-copy
@@ -99,6 +102,8 @@ class _Draft:
         self._askable, self._cap, self._seed = askable, cap, seed
         self._sequences = np.unique(askable.sequences, return_inverse=True)[1].reshape(-1)
         self._of_sequence = np.zeros(int(self._sequences.max(initial=-1)) + 1, dtype=np.int64)
+        self._images = None if askable.images is None or is_single(askable.images) else askable.images
+        self._firsts = self._first_of(np.arange(len(askable.rows)))
         self._left = np.ones(len(askable.rows), dtype=bool)
         self._refused = np.zeros(len(askable.rows), dtype=bool)
         self._apart: Apart | None = None
@@ -116,7 +121,8 @@ class _Draft:
         """Draw rows at random until there are so many, or no more."""
         if len(self.chosen) >= up_to:
             return
-        order = stratified_order(self._askable.key_hashes, self._askable.folders, self._seed)
+        hashes, folders = self._askable.key_hashes[self._firsts], self._askable.folders[self._firsts]
+        order = self._firsts[stratified_order(hashes, folders, self._seed)]
         while len(self.chosen) < up_to:
             places = order[self.open()[order]]
             places = places[within_cap(self._sequences[places], self._of_sequence, self._cap)]
@@ -127,14 +133,15 @@ class _Draft:
     def keep_apart(self, read: Callable[[RowArray], Vectors]) -> None:
         """From now on leave out near-copies of what is chosen, as told by the distances of a sample of all rows."""
         rows, self._read = self._askable.rows, read
-        priority = key_priority(self._askable.key_hashes, self._seed)
-        sample = np.sort(np.argsort(priority, kind="stable")[:SAMPLE_ROWS])
+        priority = key_priority(self._askable.key_hashes[self._firsts], self._seed)
+        sample = self._firsts[np.sort(np.argsort(priority, kind="stable")[:SAMPLE_ROWS])]
         self._apart = Apart(near_copy_distance(read(rows[sample]), self._sequences[sample]))
         if self.chosen:
             self._apart.add(read(rows[self.chosen]))
 
     def take(self, places: Places, most: int) -> None:
         """Choose what may be of the rows at these places, the best first."""
+        places = self._first_of(places)
         places = places[within_cap(self._sequences[places], self._of_sequence, self._cap)]
         if self._apart is not None and len(places):
             fits = self._apart.choose(self._read(self._askable.rows[places]))
@@ -153,7 +160,15 @@ class _Draft:
         self._apart, self._cap = None, 2 * self._cap
         return bool(self._cap) and bool(self._left.any())
 
+    def _first_of(self, places: Places) -> Places:
+        """Return of the rows at these places the first of each image."""
+        return places if self._images is None else places[first_of_image(self._images[places])]
+
     def _choose(self, places: Places) -> None:
         self.chosen += places.tolist()
-        self._left[places] = False
+        if self._images is None:
+            self._left[places] = False
+        else:
+            of_these = np.isin(self._images, self._images[places])
+            self._left[of_these] = self._refused[of_these] = False
         np.add.at(self._of_sequence, self._sequences[places], 1)

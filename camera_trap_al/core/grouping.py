@@ -1,4 +1,4 @@
-"""Which images are of one sequence, by capture time or by name, and how many of one sequence may come into a request."""
+"""What belongs together: items of one image, images of one sequence, and how many of one sequence may come into a request."""
 
 from __future__ import annotations
 
@@ -66,6 +66,68 @@ class Names:
         rows, hashes, of_folder, of_series, counts = numbers.T.copy()
         return cls(rows, hashes.view(np.uint64), of_folder, of_series, counts, tuple(folders))
 
+    def only(self, places: npt.NDArray[np.intp]) -> Names:
+        """Return those at some places."""
+        return Names(
+            self.rows[places],
+            self.key_hashes[places],
+            self.folders[places],
+            self.series[places],
+            self.numbers[places],
+            self.folder_names,
+        )
+
+
+def is_single(images: RowArray) -> bool:
+    """Return whether no two of some items are of one image; `images` are (n,) int64, of which image each item is."""
+    if (images[1:] > images[:-1]).all():
+        return True
+    return n_images(images) == len(images)
+
+
+def n_images(images: RowArray) -> int:
+    """Return of how many images some items are."""
+    return int(np.count_nonzero(_changes(np.sort(images))))
+
+
+def best_of_image(images: RowArray, top: npt.NDArray[np.floating]) -> npt.NDArray[np.intp]:
+    """Return the ascending places of one item for each image: the one whose value in `top` is highest, else the first.
+
+    Parameters
+    ----------
+    images : (n,) of which image each item is, as for `is_single`
+    top : (n,) such as the probability of each item's likeliest class
+    """
+    if is_single(images):
+        return np.arange(len(images))
+    order = np.lexsort((-top, images))
+    return np.sort(order[_changes(images[order])])
+
+
+def best_in_order(images: RowArray, top: npt.NDArray[np.floating]) -> npt.NDArray[np.intp]:
+    """Return the places of `best_of_image` in the order in which their images come first."""
+    best = best_of_image(images, top)
+    return best[np.argsort(numbered_from_first(images)[best])]
+
+
+def first_of_image(images: RowArray) -> Mask:
+    """Return which items are the first of their image, in the order given."""
+    if is_single(images):
+        return np.ones(len(images), dtype=bool)
+    is_first = np.zeros(len(images), dtype=bool)
+    is_first[np.unique(images, return_index=True)[1]] = True
+    return is_first
+
+
+def numbered_from_first(images: RowArray) -> RowArray:
+    """Return of which image each item is, the images numbered from 0 in the order in which they come first."""
+    if is_single(images):
+        return np.arange(len(images))
+    first, of_image = np.unique(images, return_index=True, return_inverse=True)[1:]
+    ranks = np.empty(len(first), dtype=np.int64)
+    ranks[np.argsort(first)] = np.arange(len(first))
+    return ranks[of_image.reshape(-1)]
+
 
 def looks_copied(folders: npt.NDArray[np.int64], taken: npt.NDArray[np.int64]) -> Mask:
     """Return of which images the capture times say when a file was copied or edited, rather than when it was taken.
@@ -98,8 +160,10 @@ def looks_copied(folders: npt.NDArray[np.int64], taken: npt.NDArray[np.int64]) -
     return copied[folders]
 
 
-def sequence_numbers(names: Names, taken: npt.NDArray[np.int64], *, gap_s: float) -> tuple[npt.NDArray[np.int64], Mask]:
-    """Return of which sequence each image is.
+def sequence_numbers(
+    names: Names, taken: npt.NDArray[np.int64], *, gap_s: float, images: RowArray | None = None
+) -> tuple[npt.NDArray[np.int64], Mask]:
+    """Return of which sequence each image is, or each item: those of one image are of one sequence.
 
     Images of one folder, in the order of their capture times, are of one sequence while each follows the one before in
     less than `gap_s`; a sequence ends after 15 times `gap_s`, or 50 images, whatever follows. Images without a time, and
@@ -111,6 +175,7 @@ def sequence_numbers(names: Names, taken: npt.NDArray[np.int64], *, gap_s: float
     names : of n images
     taken : (n,) int64, milliseconds since 1970 by the camera's own clock, or `NO_TIME`
     gap_s : seconds; 0 for sequences of one image each
+    images : (n,) of which image each item is, as for `is_single`; None where each is an image
 
     Returns
     -------
@@ -120,6 +185,10 @@ def sequence_numbers(names: Names, taken: npt.NDArray[np.int64], *, gap_s: float
     Source: runs of images less than a minute apart, as `create_sequences` of the MegaDetector package makes them; they end
     after 15 minutes in TrapTagger (WildEye Conservation, "Trigger-source update").
     """
+    if images is not None and not is_single(images):
+        first, of_image = np.unique(images, return_index=True, return_inverse=True)[1:]
+        numbers, by_time = sequence_numbers(names.only(first), taken[first], gap_s=gap_s)
+        return numbers[of_image.reshape(-1)], by_time[of_image.reshape(-1)]
     by_time = (taken != NO_TIME) & ~looks_copied(names.folders, taken)
     numbers = np.empty(len(taken), dtype=np.int64)
     gap_ms = round(gap_s * 1000)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from camera_trap_al.core.grouping import NO_TIME, Names, sequence_numbers
+from camera_trap_al.core.grouping import NO_TIME, Names, numbered_from_first, sequence_numbers
 from camera_trap_al.core.observed import ANIMAL, Detection, Named, ObservedImage
-from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.seeds import key_hash
 from camera_trap_al.core.spreadsheets import safe_cell
 from camera_trap_al.exporters.certainty import is_sure
@@ -22,14 +21,12 @@ from camera_trap_al.store import atomic
 COLUMNS = ("RelativePath", "File", "DateTime", "Species", "Count", "Sequence", "SequenceImages", "SequenceCount")
 UNKNOWN = "unknown"
 NOT_COUNTED = -1
+# No file name holds it.
+_SEPARATOR = "\0"
 
 
-class _Counted(NamedTuple):
-    """An image and how many of each species it shows; `NOT_COUNTED` where no detector has looked."""
-
-    key: ImageKey
-    captured: str
-    counts: tuple[tuple[str, int], ...]
+Counts = tuple[tuple[str, int], ...]
+"""How many of each species an image shows; `NOT_COUNTED` where no detector has looked."""
 
 
 def write_counts(path: Path, images: Iterable[ObservedImage], gap_s: float, *, min_confidence: float = 0.0) -> int:
@@ -47,29 +44,69 @@ def write_counts(path: Path, images: Iterable[ObservedImage], gap_s: float, *, m
     Parameters
     ----------
     path : replaced whole; its folder is there
-    images : each once, with the boxes that count; a row is kept for each
+    images : each once, with the boxes that count; of each some hundred bytes are kept
     gap_s : images of one folder that follow each other in less are of one sequence (`core.grouping.sequence_numbers`)
     """
-    counted = [_Counted(image.key, image.captured, _counts(image, min_confidence)) for image in images]
-    sequences = _sequences(counted, gap_s)
-    sizes = Counter(sequences)
+    kept = _Kept()
+    names = Names.of(kept.named(images, min_confidence))
+    sequences = numbered_from_first(sequence_numbers(names, np.frombuffer(kept.taken, np.int64), gap_s=gap_s)[0])
+    sizes = np.bincount(sequences)
     most: dict[tuple[int, str], int] = {}
-    for image, sequence in zip(counted, sequences, strict=True):
-        for species, n in image.counts:
+    for sequence, kind in zip(sequences.tolist(), kept.kinds, strict=True):
+        for species, n in kept.counts[kind]:
             most[sequence, species] = max(n, most.get((sequence, species), n))
 
     def rows() -> Iterable[list[str]]:
-        for image, sequence in zip(counted, sequences, strict=True):
-            for species, n in image.counts or (("", 0),):
+        for sequence, kind, cells in zip(sequences.tolist(), kept.kinds, kept.cells(), strict=True):
+            of_all = [str(sequence + 1), str(sizes[sequence])]
+            for species, n in kept.counts[kind] or (("", 0),):
                 of_sequence = most.get((sequence, species), 0)
-                at = [image.key.relative_path, image.key.file, image.captured.replace("T", " "), safe_cell(species)]
-                yield [*at, _cell(n), str(sequence), str(sizes[sequence]), _cell(of_sequence)]
+                yield [*cells, safe_cell(species), _cell(n), *of_all, _cell(of_sequence)]
 
     atomic.replace_file(path, lambda file: write_table(file, COLUMNS, rows()))
     return len(sizes)
 
 
-def _counts(image: ObservedImage, min_confidence: float) -> tuple[tuple[str, int], ...]:
+class _Kept:
+    """What is kept of images while they are counted.
+
+    Attributes
+    ----------
+    counts : those that occur; `kinds` says which of them each image has
+    taken : when each image was taken, in milliseconds, or `NO_TIME`
+    """
+
+    def __init__(self) -> None:
+        self.kinds, self.taken = array("i"), array("q")
+        self._numbers: dict[Counts, int] = {}
+        self._text, self._ends = bytearray(), array("q")
+
+    @property
+    def counts(self) -> list[Counts]:
+        return list(self._numbers)
+
+    def named(self, images: Iterable[ObservedImage], min_confidence: float) -> Iterator[tuple[int, int, str]]:
+        """Yield images as `Names.of` takes them, and keep the rest."""
+        for row, image in enumerate(images):
+            key = image.key
+            self.kinds.append(self._numbers.setdefault(_counts(image, min_confidence), len(self._numbers)))
+            self.taken.append(_milliseconds(image.captured))
+            self._text += _SEPARATOR.join((key.relative_path, key.file, image.captured)).encode(
+                "utf-8", "surrogateescape"
+            )
+            self._ends.append(len(self._text))
+            yield row, _hash(key.path), key.path
+
+    def cells(self) -> Iterator[list[str]]:
+        """Yield RelativePath, File and DateTime of each image."""
+        start = 0
+        for end in self._ends:
+            path, file, captured = self._text[start:end].decode("utf-8", "surrogateescape").split(_SEPARATOR)
+            yield [path, file, captured.replace("T", " ")]
+            start = end
+
+
+def _counts(image: ObservedImage, min_confidence: float) -> Counts:
     if image.detections is None:
         best = image.named[0] if image.named else None
         return ((_name(best, min_confidence) if best else "", NOT_COUNTED),)
@@ -88,16 +125,6 @@ def _name(named: Named, min_confidence: float) -> str:
 
 def _cell(count: int) -> str:
     return "" if count == NOT_COUNTED else str(count)
-
-
-def _sequences(images: Sequence[_Counted], gap_s: float) -> list[int]:
-    """Return the number of each image's sequence, from 1 in the order in which they come first."""
-    paths = [image.key.path for image in images]
-    names = Names.of((row, _hash(path), path) for row, path in enumerate(paths))
-    taken = np.array([_milliseconds(image.captured) for image in images], dtype=np.int64)
-    found, _ = sequence_numbers(names, taken, gap_s=gap_s)
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(sequence, len(numbers) + 1) for sequence in found.tolist()]
 
 
 def _hash(path: str) -> int:

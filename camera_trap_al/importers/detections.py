@@ -8,7 +8,7 @@ import os
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ USUAL = {"1": ANIMAL, "2": PERSON, "3": VEHICLE}
 # Detectors write four decimals, so that a box may reach over an edge by this much.
 ROUNDING = 0.002
 CUT = "a part of a box outside the image"
+TOLD_EVERY = 1000
+OnProgress = Callable[[int], None]
 _ONE = struct.Struct("<Hddddd")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -42,13 +44,18 @@ class LeftOut(NamedTuple):
 class Detections:
     """What a file says of each image; 41 bytes a box.
 
+    Parameters
+    ----------
+    on_progress : called now and then with how many images there are so far
+
     Attributes
     ----------
     info : of the detector
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_progress: OnProgress = lambda done: None) -> None:
         self.info = DetectorInfo()
+        self._on_progress = on_progress
         self._categories: list[str] = []
         self._number_of: dict[str, int] = {}
         self._names: dict[str, str] = {}
@@ -75,6 +82,20 @@ class Detections:
             return None
         found = _ONE.iter_unpack(packed)
         return tuple(Detection(self._word(number), conf, Box(*box)) for number, conf, *box in found)
+
+    def seen_from(self, base: Path, root: Path) -> None:
+        """Let the paths, which begin in `base`, begin in `root`, which lies in it, or in which it lies.
+
+        Images outside `root` are left out.
+        """
+        here, there = (Path(os.path.realpath(folder)) for folder in (base, root))
+        off = nfc(f"{there.relative_to(here).as_posix()}/") if there != here and there.is_relative_to(here) else ""
+        on = nfc(f"{here.relative_to(there).as_posix()}/") if there != here and here.is_relative_to(there) else ""
+        for path in self._boxes:
+            if not path.startswith(off):
+                self.leave_out("an image outside the folder of images", path)
+        inside = {path: boxes for path, boxes in self._boxes.items() if path.startswith(off)}
+        self._boxes = {on + path.removeprefix(off): boxes for path, boxes in inside.items()}
 
     def left_out(self) -> list[LeftOut]:
         """Return what was not taken, the most frequent reason first."""
@@ -118,6 +139,8 @@ class Detections:
             self.leave_out("listed twice, the later one counts", path)
         packed = None if boxes is None else b"".join(_ONE.pack(self._number(c), conf, *box) for c, conf, box in boxes)
         self._boxes[path] = packed
+        if len(self._boxes) % TOLD_EVERY == 0:
+            self._on_progress(len(self._boxes))
 
     def _number(self, category: str) -> int:
         if category not in self._number_of:

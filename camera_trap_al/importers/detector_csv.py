@@ -12,7 +12,15 @@ from typing import Any
 
 from camera_trap_al.core.matching import nfc
 from camera_trap_al.core.records import Box, ImageKey
-from camera_trap_al.importers.detections import CUT, DetectionFileError, Detections, checked_box, key_of, number_in
+from camera_trap_al.importers.detections import (
+    CUT,
+    DetectionFileError,
+    Detections,
+    OnProgress,
+    checked_box,
+    key_of,
+    number_in,
+)
 
 ANIMAL_NUMBER = "1"
 NAMES = ("image", "imagename", "imagepath", "file", "filename", "path")
@@ -34,7 +42,7 @@ Boxed = tuple[str, float, Box]
 Found = tuple[str, "Boxed | None"]
 
 
-def read_detector_csv(path: Path, root: Path | None = None) -> Detections:
+def read_detector_csv(path: Path, root: Path | None = None, on_progress: OnProgress = lambda done: None) -> Detections:
     """Read a CSV with a line for each box (image, confidence, four edges as fractions), or for each image.
 
     The header says which edge is which. Without one the order cannot be known, since either is a box: such a file is refused.
@@ -44,13 +52,14 @@ def read_detector_csv(path: Path, root: Path | None = None) -> Detections:
     Parameters
     ----------
     root : the folder of images, from which absolute paths are taken on
+    on_progress : called now and then with how many images were read
 
     Raises
     ------
     DetectionFileError
         It is no such file, or the order of the edges cannot be known.
     """
-    found = Detections()
+    found = Detections(on_progress)
     try:
         with path.open("rb") as file:
             rows = _rows(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))

@@ -14,6 +14,7 @@ from camera_trap_al.importers.detections import (
     CUT,
     DetectionFileError,
     Detections,
+    OnProgress,
     checked_box,
     key_of,
     number_in,
@@ -36,7 +37,7 @@ OTHERS = {
 }
 
 
-def read_megadetector(path: Path, root: Path | None = None) -> Detections:
+def read_megadetector(path: Path, root: Path | None = None, on_progress: OnProgress = lambda done: None) -> Detections:
     """Read a file in MegaDetector's batch format; memory is about 200 bytes an image and 41 a box.
 
     Categories count by their name in `detection_categories`; without that table they are 1 animal, 2 person, 3 vehicle.
@@ -46,13 +47,14 @@ def read_megadetector(path: Path, root: Path | None = None) -> Detections:
     Parameters
     ----------
     root : the folder of images, from which absolute paths are taken on
+    on_progress : called now and then with how many images were read
 
     Raises
     ------
     DetectionFileError
         It is no such file, cut short, or of another version.
     """
-    found = Detections()
+    found = Detections(on_progress)
     seen: dict[str, Any] = {}
     try:
         with path.open("rb") as file:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from camera_trap_al.importers.detections import DetectionFileError, Detections
+from camera_trap_al.importers.detections import DetectionFileError, Detections, OnProgress
 from camera_trap_al.importers.detector_csv import read_detector_csv
 from camera_trap_al.importers.megadetector import FOREIGN, read_megadetector
 
 
-def read_detections(path: Path, root: Path | None = None) -> Detections:
+def read_detections(path: Path, root: Path | None = None, on_progress: OnProgress = lambda done: None) -> Detections:
     """Read MegaDetector's JSON, or the CSV of older detectors.
 
     Parameters
     ----------
     root : the folder of images, from which absolute paths are taken on
+    on_progress : called now and then with how many images were read
 
     Raises
     ------
@@ -36,5 +37,5 @@ def read_detections(path: Path, root: Path | None = None) -> Detections:
             hint="PytorchWildlife writes MegaDetector's format by save_detection_timelapse_json.",
         )
     if start.startswith(b"{"):
-        return read_megadetector(path, root)
-    return read_detector_csv(path, root)
+        return read_megadetector(path, root, on_progress)
+    return read_detector_csv(path, root, on_progress)

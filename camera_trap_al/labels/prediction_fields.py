@@ -11,7 +11,7 @@ from camera_trap_al.core.spreadsheets import safe_cell
 from camera_trap_al.errors import TemplateError
 from camera_trap_al.labels.template import OPTIONAL_FIELDS, Field, Template, find_templates, read_template
 
-PREDICTION, CONFIDENCE = "Prediction", "Confidence"
+PREDICTION, CONFIDENCE, COUNT = "Prediction", "Confidence", "Count"
 _WORD = re.compile(r"[A-Za-z0-9_-]*")
 
 
@@ -21,7 +21,7 @@ class PredictionFields:
 
     Attributes
     ----------
-    columns : of `PREDICTION` and `CONFIDENCE`, those that the template has and that can hold them
+    columns : of `PREDICTION`, `CONFIDENCE` and `COUNT`, those that the template has and that can hold them
     left_out : classes that the field Prediction cannot hold: an image that is predicted to be one gets empty cells
     remarks : what a person should know of it, in sentences
     """
@@ -31,20 +31,25 @@ class PredictionFields:
     remarks: tuple[str, ...] = ()
 
 
-def read_prediction_fields(root: Path, classes: Sequence[str]) -> PredictionFields:
-    """Return what the first template of an image folder can hold; both columns where there is none that can be read."""
+def read_prediction_fields(root: Path, classes: Sequence[str], *, with_count: bool = False) -> PredictionFields:
+    """Return what the first template of an image folder can hold.
+
+    Prediction and Confidence where there is none that can be read; `with_count` says whether there are counts, too.
+    """
     try:
         templates = find_templates(root)
-        return prediction_fields(read_template(templates[0]), classes) if templates else PredictionFields()
+        return prediction_fields(read_template(templates[0]), classes, with_count) if templates else PredictionFields()
     except TemplateError as error:
         return PredictionFields(remarks=(f"Predictions have the columns Prediction and Confidence. {error}",))
 
 
-def prediction_fields(template: Template, classes: Sequence[str]) -> PredictionFields:
-    """Return what a template can hold of the predictions of classes."""
-    fields = {name: template.field(name) for name in (PREDICTION, CONFIDENCE)}
+def prediction_fields(template: Template, classes: Sequence[str], with_count: bool = False) -> PredictionFields:
+    """Return what a template can hold of the predictions of classes, and of counts."""
+    fields = {name: template.field(name) for name in (PREDICTION, CONFIDENCE, *([COUNT] if with_count else []))}
     remarks, columns = list[str](), list[str]()
     for name, field in fields.items():
+        if field is None and name == COUNT:
+            continue  # a template may well do without
         if field is None:
             remarks.append(f"The template has no field {name}, so timelapse_predictions.csv has no such column.")
         elif field.type not in OPTIONAL_FIELDS[name]:

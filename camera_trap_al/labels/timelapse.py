@@ -20,7 +20,7 @@ from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.spreadsheets import safe_cell
 from camera_trap_al.errors import HELD, FileHeldError
 from camera_trap_al.labels.lines import BLOCK_LINES, LINE_END, LabelLines, SelectorLines, cell
-from camera_trap_al.labels.prediction_fields import CONFIDENCE, PREDICTION, PredictionFields
+from camera_trap_al.labels.prediction_fields import CONFIDENCE, COUNT, PREDICTION, PredictionFields
 from camera_trap_al.store import atomic
 from camera_trap_al.store.json_files import read_object
 
@@ -31,18 +31,23 @@ NEW_AFTER_S = 30.0
 NO_RIGHT_AFTER_S = 600.0
 BOTH = PredictionFields()
 NOTHING = ""
+NOT_COUNTED = -1
 CONFIDENCES = tuple(b"%.3f\r\n" % (n / 1000) for n in range(1001))
 _digests: dict[Path, tuple[tuple[int, int], str]] = {}
 log = logging.getLogger(__name__)
 
 
 class Predictions(NamedTuple):
-    """What a checkpoint says of n images: (n,) int64 key hashes, (n,) numbers of classes, (n,) probabilities in [0, 1]."""
+    """What a checkpoint says of n images: (n,) int64 key hashes, (n,) numbers of classes, (n,) probabilities in [0, 1].
+
+    `counts` are (n,) how many animals a detector saw, `NOT_COUNTED` where it did not look; None where it looked at none.
+    """
 
     key_hashes: npt.NDArray[np.int64]
     species: npt.NDArray[np.integer[Any]]
     confidence: npt.NDArray[np.float32]
     classes: Sequence[str]
+    counts: npt.NDArray[np.int64] | None = None
 
 
 class Selector:
@@ -204,15 +209,33 @@ def write_predictions(
         places = np.concatenate([places, more])
         numbers = np.append(predictions.species, np.full(len(more), nothing))
         confidence = np.append(predictions.confidence, np.zeros(len(more), np.float32))
+        counts = (
+            None if COUNT not in fields.columns else np.append(_counts(predictions), np.full(len(more), NOT_COUNTED))
+        )
         order = np.argsort(places, kind="stable")[np.count_nonzero(places < 0) :]
         for start in range(0, len(order), BLOCK_LINES):
             these = order[start : start + BLOCK_LINES]
             species = numbers[these].tolist()
             thousandths = np.rint(confidence[these] * 1000).astype(np.int64).tolist()
             lines = zip(listed.beginnings(places[these]), species, thousandths, strict=True)
-            file.write(b"".join([line + middles[i] + ends[i][n] for line, i, n in lines]))
+            written = [line + middles[i] + ends[i][n] for line, i, n in lines]
+            if counts is not None:
+                comma = b"," * (len(fields.columns) > 1)
+                each = zip(written, counts[these].tolist(), strict=True)
+                written = [line.removesuffix(LINE_END) + comma + _count_cell(n) + LINE_END for line, n in each]
+            file.write(b"".join(written))
 
     atomic.replace_file(path, write)
+
+
+def _counts(predictions: Predictions) -> npt.NDArray[np.int64]:
+    if predictions.counts is None:
+        return np.full(len(predictions.key_hashes), NOT_COUNTED, dtype=np.int64)
+    return predictions.counts
+
+
+def _count_cell(count: int) -> bytes:
+    return b"" if count == NOT_COUNTED else b"%d" % count
 
 
 def _middle(species: str, fields: PredictionFields) -> bytes:

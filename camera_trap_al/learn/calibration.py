@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from camera_trap_al.core.grouping import best_in_order, best_of_image, first_of_image, n_images, numbered_from_first
 from camera_trap_al.learn.classifier import fit_classifier
 from camera_trap_al.learn.evaluate import calibration_error, evaluate
 from camera_trap_al.learn.heads.dense import FloatArray, IntArray, softmax
@@ -75,6 +76,7 @@ def calibrate(
     seed: int,
     *,
     unlabelled: FloatArray | None = None,
+    images: IntArray | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Calibration:
     """Compare heads on labels that they were not fitted on, and find the temperature of the best one.
@@ -86,47 +88,60 @@ def calibrate(
         which half of the labels can be judged
     names : heads; of equally good ones the first is taken
     seed : of the sample, the folds and the fits
+    images : (n,) of which image each row is, where several may be of one; an image is judged by its surest row
     tick : called before each fit; what it raises ends this
     """
-    rows = looked_at(len(species), seed)
-    vectors, known = scaled[rows], [species[i] for i in rows.tolist()]
+    images = np.arange(len(species)) if images is None else images
+    rows = looked_at(images, seed)
+    vectors, known, images = scaled[rows], [species[i] for i in rows.tolist()], images[rows]
     classes = sorted(set(known))
     column = {name: i for i, name in enumerate(classes)}
     targets = np.array([column[name] for name in known], dtype=np.int64)
-    by, folds = _folds(targets, np.asarray(groups, dtype=np.int64)[rows], np.random.default_rng(seed))
-    judged = _judged(targets, folds)
-    if int(judged.sum()) < FEWEST_ROWS or len(set(targets[judged].tolist())) < 2:
+    by, folds = _folds(targets, np.asarray(groups, dtype=np.int64)[rows], images, np.random.default_rng(seed))
+    judged = np.flatnonzero(_judged(targets, folds))
+    n_judged = n_images(images[judged])
+    if n_judged < FEWEST_ROWS or len(set(targets[judged].tolist())) < 2:
         return Calibration(names[0], 1.0, {}, 0, by)
     scores = {}
     for name in names:
         found = _left_out_scores(vectors, known, folds, name, seed, unlabelled=unlabelled, tick=tick)
-        scores[name] = _score(found[judged], targets[judged], classes)
+        surest = judged[best_of_image(images[judged], softmax(found[judged]).max(axis=1))]
+        scores[name] = _score(found[surest], targets[surest], classes)
         text = f"{scores[name].accuracy:.3f}, macro F1 {scores[name].macro_f1:.3f}"
         log.debug("head %s: accuracy %s on labels it had not seen", name, text)
     best = max(names, key=lambda name: scores[name].merit)
-    return Calibration(best, scores[best].temperature, scores, int(judged.sum()), by)
+    return Calibration(best, scores[best].temperature, scores, n_judged, by)
 
 
-def looked_at(n: int, seed: int) -> IntArray:
-    """Return, ascending, which of n labels are looked at: all, or 2,000 of them."""
+def looked_at(images: IntArray, seed: int) -> IntArray:
+    """Return, ascending, which of n rows with a label are looked at: all, or those of 2,000 images.
+
+    `images` are (n,) numbers, of which image each row is.
+    """
+    n = n_images(images)
     if n <= MOST_ROWS:
-        return np.arange(n, dtype=np.int64)
-    return np.sort(np.random.default_rng(seed).choice(n, MOST_ROWS, replace=False))
+        return np.arange(len(images), dtype=np.int64)
+    drawn = np.sort(np.random.default_rng(seed).choice(n, MOST_ROWS, replace=False))
+    if n == len(images):
+        return drawn
+    return np.flatnonzero(np.isin(images, images[first_of_image(images)][drawn]))
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What was said of labelled rows by classifiers that did not know their labels.
+    """What was said of n labelled images by classifiers that did not know their labels.
 
     Parameters
     ----------
+    places : (n,) the row that stands for each image, its surest one; images in the order of their first rows
     proba : (n, k) float32 calibrated probabilities, in the order of `classes`
-    targets : (n,) the column of each row's label
-    judged : (n,) of which rows the label could be known at all: other groups hold its class too
+    targets : (n,) the column of each one's label
+    judged : (n,) of which the label could be known at all: other groups hold its class too
     by : as in `Calibration`
     """
 
     classes: tuple[str, ...]
+    places: IntArray
     proba: FloatArray
     targets: IntArray
     judged: npt.NDArray[np.bool_]
@@ -141,6 +156,7 @@ def predict_left_out(
     seed: int,
     *,
     balanced: bool = True,
+    images: IntArray | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> LeftOut:
     """Predict each labelled row by a classifier fitted on the rows of other groups; as `calibrate` takes and splits them.
@@ -150,13 +166,16 @@ def predict_left_out(
     classes = sorted(set(species))
     column = {name: i for i, name in enumerate(classes)}
     targets = np.array([column[name] for name in species], dtype=np.int64)
-    by, folds = _folds(targets, np.asarray(groups, dtype=np.int64), np.random.default_rng(seed))
+    images = np.arange(len(targets)) if images is None else images
+    by, folds = _folds(targets, np.asarray(groups, dtype=np.int64), images, np.random.default_rng(seed))
     judged = _judged(targets, folds)
     proba = np.full((len(targets), max(len(classes), 1)), 1 / max(len(classes), 1), dtype=np.float32)
     if judged.any():
         found = _left_out_scores(scaled, list(species), folds, head, seed, balanced=balanced, tick=tick)[judged]
-        proba[judged] = softmax(found / np.float32(fit_temperature(found, targets[judged])))
-    return LeftOut(tuple(classes), proba, targets, judged, by)
+        surest = best_of_image(images[judged], softmax(found).max(axis=1))
+        proba[judged] = softmax(found / np.float32(fit_temperature(found[surest], targets[judged][surest])))
+    places = best_in_order(images, proba.max(axis=1))
+    return LeftOut(tuple(classes), places, proba[places], targets[places], judged[places], by)
 
 
 def fit_temperature(scores: FloatArray, targets: IntArray) -> float:
@@ -237,17 +256,22 @@ def _judged(targets: IntArray, folds: IntArray) -> npt.NDArray[np.bool_]:
     return judged
 
 
-def _folds(targets: IntArray, groups: IntArray, draw: np.random.Generator) -> tuple[str, IntArray]:
-    """Return what is left out together, and the (n,) fold of each row: by group where half of the rows can be judged so."""
+def _folds(targets: IntArray, groups: IntArray, images: IntArray, draw: np.random.Generator) -> tuple[str, IntArray]:
+    """Return what is left out together, and the (n,) fold of each row: by group where half of the rows can be judged so.
+
+    Rows of one image are in one fold: its group is that of its first row.
+    """
+    first, numbered = np.flatnonzero(first_of_image(images)), numbered_from_first(images)
+    groups = groups[first][numbered]
     for numbers in groups.reshape(len(targets), -1).T:
         folds = _spread_groups(np.unique(numbers, return_inverse=True)[1], draw)
         if 2 * int(_judged(targets, folds).sum()) >= len(targets):
             return "group", folds
-    folds = np.empty(len(targets), dtype=np.int64)
+    folds = np.empty(len(first), dtype=np.int64)
     # Images of a class are dealt out in turn, so that each fold has its share of each class.
-    order = draw.permutation(len(targets))
-    folds[order[np.argsort(targets[order], kind="stable")]] = np.arange(len(targets)) % FOLDS
-    return "image", folds
+    order = draw.permutation(len(first))
+    folds[order[np.argsort(targets[first][order], kind="stable")]] = np.arange(len(first)) % FOLDS
+    return "image", folds[numbered]
 
 
 def _spread_groups(of_group: IntArray, draw: np.random.Generator) -> IntArray:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from camera_trap_al.learn.calibration import FEWEST_ROWS, looked_at, predict_left_out
-from camera_trap_al.learn.heads.dense import FloatArray
+from camera_trap_al.learn.heads.dense import FloatArray, IntArray
 
 # Differences of so many standard errors are taken for more than chance.
 CLEAR = 2.0
@@ -56,6 +56,7 @@ def compare_embeddings(
     head: str,
     seed: int,
     *,
+    images: IntArray | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Worth | None:
     """Judge two embeddings of the same labelled images by cross-validation; None where the labels are too few for that.
@@ -66,15 +67,16 @@ def compare_embeddings(
     Parameters
     ----------
     after, before : (n, d) and (n, e) scaled vectors
-    species, groups, head, seed, tick : as for `predict_left_out`
+    species, groups, head, seed, images, tick : as for `predict_left_out`
 
     Source: the test of paired proportions, McNemar 1947.
     """
-    rows = looked_at(len(species), seed)
-    known, of_group = [species[i] for i in rows.tolist()], np.asarray(groups)[rows]
+    images = np.arange(len(species)) if images is None else images
+    rows = looked_at(images, seed)
+    known, of_group, images = [species[i] for i in rows.tolist()], np.asarray(groups)[rows], images[rows]
     if len(set(known)) < 2:
         return None
-    found = [predict_left_out(v[rows], known, of_group, head, seed, tick=tick) for v in (after, before)]
+    found = [predict_left_out(v[rows], known, of_group, head, seed, images=images, tick=tick) for v in (after, before)]
     judged = found[0].judged
     if int(judged.sum()) < FEWEST_ROWS:
         return None

@@ -179,7 +179,7 @@ def test_a_catalogue_of_format_1_gets_its_new_columns_and_loses_skips_that_end_b
     catalog = Catalog.open(path)
     assert [key.path for key in catalog.keys_of(catalog.askable()[0])] == ["1.jpg", "2.jpg"]
     assert catalog.counts().missing == 1 and catalog.counts().skipped == 1
-    assert catalog.fact("format") == 3 and catalog.times(catalog.askable()[0]).tolist() == [-1, -1]
+    assert catalog.fact("format") == 4 and catalog.times(catalog.askable()[0]).tolist() == [-1, -1]
     catalog.note_times({1: 5})
     assert catalog.times(catalog.askable()[0]).tolist() == [5, -1] and Catalog.open(path).fact("catalog_id") == "abc"
 
