@@ -22,7 +22,7 @@ FACTOR = 6.0
 def predicting(run: Run) -> Iterator[Figure]:
     """Measure `predict`, and decode and network alone."""
     from camera_trap_al.engine import usable_cores
-    from camera_trap_al.learn.predict import predict_folder
+    from camera_trap_al_service.predicting import Asked, predict
 
     files = frames(run, TINY_FRAMES if run.tiny else FRAMES)
     export = run.folder / "export"
@@ -32,9 +32,9 @@ def predicting(run: Run) -> Iterator[Figure]:
     yield Figure("D: scaled decode alone, all cores", decode, "images/s")
     yield Figure("F: network and classifier alone, all cores", forward, "images/s", note="onnxruntime")
     started = time.perf_counter()
-    summary = predict_folder(export, files[0].parent.parent, run.folder / "predictions.csv")
+    done = predict(export, files[0].parent.parent, run.folder / "predictions.csv", Asked())
     ours = (time.perf_counter() - started) / len(files)
-    assert summary.n == len(files)
+    assert done.n == len(files)
     limit = 1 / (1 / decode + 1 / forward)
     yield Figure("predict, of the limit 1/(1/D + 1/F)", 100 / ours / limit, "%", note="opening the export included")
     cores = usable_cores()

@@ -96,6 +96,9 @@ def _replayed(
     finally:
         bars.close()
     replays = Replays.read(out / "replays", plans, mark_of(out / "season"), default_method().name)
+    if not replays.full or default_method().name not in replays.points:
+        print(f"{out.name} is left out: too little is replayed yet", file=sys.stderr)
+        return {}
     facts = {"left_out": left_out, "n_pool": season.n_pool, "n_validation": len(season.labels) - season.n_known}
     said = write_comparison(out, replays, facts)
     said["rare_recall"] = {method.name: rare_recall(season, replays, method.name) for method in replays.methods}

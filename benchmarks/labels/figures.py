@@ -68,7 +68,8 @@ def _share(found: Mapping[str, Any], key: str, score: str) -> str:
     if saved is None or saved["value"] is None:
         return "–"
     most = "≤ " if saved["at_least"] else ""
-    return f"{most}{1 - saved['value']:.0%} ({1 - saved['high']:.0%}–{1 - saved['low']:.0%})"
+    low, high = ("" if end is None else f"{1 - end:.0%}" for end in (saved["high"], saved["low"]))
+    return f"{most}{1 - saved['value']:.0%} ({low}–{high})"
 
 
 def overall(results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -40,9 +40,21 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def as_channels_last(network: nn.Module) -> nn.Module:
-    """Lay the weights out with channels last: the same numbers, 1.1 to 2 times as many images a second."""
-    return network.to(memory_format=torch.channels_last)
+def laid_out_for(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to the device, its weights laid out as is quicker there; the numbers are the same."""
+    if suits_channels_last(network, device):
+        return network.to(device, memory_format=torch.channels_last)
+    return network.to(device)
+
+
+def suits_channels_last(network: nn.Module, device: torch.device) -> bool:
+    """Return whether a network computes quicker with channels last: 1.1 to 2 times as many images a second.
+
+    On a GPU one with grouped convolutions, such as EfficientNet, does not: cuDNN prepares for seconds for each new size of a
+    batch, and is no quicker then.
+    """
+    grouped = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in network.modules())
+    return not (device.type == "cuda" and grouped)
 
 
 @contextlib.contextmanager

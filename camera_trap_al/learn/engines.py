@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from camera_trap_al.errors import ModelError
-from camera_trap_al.learn.device import as_channels_last, full_float32
+from camera_trap_al.learn.device import full_float32, laid_out_for
 from camera_trap_al.learn.onnx_files import check_self_contained, open_session
 from camera_trap_al.learn.pace import BF16, FLOAT32, Way, measure, said
 from camera_trap_al.learn.raw_onnx import INPUT, ImagesToEmbedding
@@ -51,7 +51,7 @@ def by_onnxruntime(onnx: bytes, name: str) -> Embed:
 
 def by_torch(whole: ImagesToEmbedding, device: torch.device, precision: str) -> Embed:
     """Return what runs the module, which moves to the device, in `FLOAT32` or under autocast to `BF16`."""
-    network = as_channels_last(whole.to(device)).eval()
+    network = laid_out_for(whole, device).eval()
 
     def embed(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), computing(device, precision):

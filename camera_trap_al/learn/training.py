@@ -28,7 +28,7 @@ from camera_trap_al.learn.data import (
     map_ahead,
     read_or_say_why,
 )
-from camera_trap_al.learn.device import BatchLimit, as_channels_last, derived_seed, pick_device
+from camera_trap_al.learn.device import BatchLimit, derived_seed, laid_out_for, pick_device
 from camera_trap_al.learn.engines import computing, to_device
 from camera_trap_al.learn.losses import losses, selection_for
 from camera_trap_al.learn.model_folder import DRAFT, Draft, is_finished, read_draft, write_draft
@@ -155,7 +155,7 @@ class _Training:
     ) -> None:
         self.folder, self.settings, self.draft, self.device = folder, settings, draft, device
         self._counts = counts
-        self.network = as_channels_last(draft.network.to(device))
+        self.network = laid_out_for(draft.network, device)
         self.head = draft.head.to(device) if draft.head is not None else None
         self.mean, self.std = by_colour(draft.facts.mean).to(device), by_colour(draft.facts.std).to(device)
         if settings.layers == "last":

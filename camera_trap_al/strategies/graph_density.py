@@ -13,6 +13,8 @@ from camera_trap_al.strategies.shortlist import labelled_sample, shortlist, size
 NEIGHBOURS = 10
 LEAST_ROWS, MOST_ROWS, MOST_LABELLED = 2_000, 5_000, 2_000
 TILE_ROWS = 256
+# Of equal densities the first row counts, on every processor, though each rounds sums in its own way.
+EXACT_DECIMALS = 9
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def _densest(graph: Graph, n_asked_of: int, n: int) -> npt.NDArray[np.intp]:
     density = graph.densities()
 
     def take(kind: npt.NDArray[np.float64], offset: int) -> int:
-        place = offset + int(kind.argmax())
+        place = offset + int(kind.round(EXACT_DECIMALS).argmax())
         density[graph.neighbours[graph.starts[place] : graph.starts[place + 1]]] -= max(density[place], 0)
         density[place] = -np.inf
         return place

@@ -6,10 +6,10 @@ import pytest
 @pytest.fixture(scope="module", autouse=True)
 def imports():
     """Import what needs torch as the first of these tests runs: every test process reads this file, one runs it."""
-    global BatchLimit, pick_device, torch
+    global BatchLimit, laid_out_for, pick_device, suits_channels_last, torch
     import torch
 
-    from camera_trap_al.learn.device import BatchLimit, pick_device
+    from camera_trap_al.learn.device import BatchLimit, laid_out_for, pick_device, suits_channels_last
 
 
 def test_batches_halve_when_memory_is_short():
@@ -44,3 +44,13 @@ def test_other_words_for_short_memory_are_known():
         return stop
 
     assert BatchLimit(4).run(compute, 3) == [1, 2, 3]
+
+
+def test_weights_are_laid_out_with_channels_last_but_for_grouped_convolutions_on_a_gpu():
+    plain = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
+    grouped = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3, groups=8))
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [suits_channels_last(network, gpu) for network in (plain, grouped)] == [True, False]
+    assert [suits_channels_last(network, cpu) for network in (plain, grouped)] == [True, True]
+    weight = laid_out_for(grouped, cpu)[0].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,10 @@ from benchmarks.labels.figures import overall, panel, rare_recall, table
 from benchmarks.labels.sets import Photograph, PhotographSet, laid_out
 from camera_trap_al.comparison import Replays
 from camera_trap_al.replay import Method
+from camera_trap_al.strategies import strategies
+
+ROOT = Path(__file__).parents[2]
+STORED = json.loads((ROOT / "benchmarks" / "labels" / "stored.json").read_text(encoding="utf-8"))
 
 
 def photographs(data: Path, folder: Path) -> Iterator[Photograph]:
@@ -111,3 +116,24 @@ def test_a_panel_shows_the_default_its_uniform_draw_and_the_original_and_nothing
         ("seed_recipe", "recipe"),
     ]
     assert (best, who) == (0.9, "mlp, all labels") and curves[0].scores.tolist() == [[0.2, 0.6]]
+
+
+def test_the_tables_in_the_documentation_are_those_of_the_stored_replays() -> None:
+    text = (ROOT / "docs" / "label-efficiency.md").read_text(encoding="utf-8")
+    assert text.endswith(table(STORED["sets"]).rstrip() + "\n")
+    for name in strategies.names():
+        assert f"| {name}" in text or f"| **{name}**" in text
+
+
+def test_a_strategy_that_is_worse_than_a_uniform_draw_beyond_the_noise_says_so_in_its_help() -> None:
+    worse = set()
+    for said in STORED["sets"].values():
+        for found in said["methods"].values():
+            saved = found.get("saving_against_uniform", {})
+            if saved and all(score["high"] is not None and score["high"] < 0 for score in saved.values()):
+                worse.add(found["strategy"])
+    assert worse
+    help_of = (ROOT / "docs" / "strategies.md").read_text(encoding="utf-8")
+    for name in worse:
+        (row,) = [line for line in help_of.splitlines() if line.startswith(f"| `{name}` |") and "slowly" in line]
+        assert "more slowly than `uniform`" in row

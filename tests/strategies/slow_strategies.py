@@ -136,7 +136,7 @@ def graph_density(pool: MadePool, n: int, seed: int) -> list[int]:
     chosen = []
     for left, count in [(set(everyone[len(order) :]), len(first)), (set(everyone[: len(order)]), min(n, len(order)))]:
         for _ in range(count):
-            best = max(sorted(left), key=lambda i: density[i])
+            best = max(sorted(left), key=lambda i: round(density[i], 9))
             left.remove(best)
             chosen.append(best)
             for j in joined[best]:
