@@ -34,6 +34,11 @@ def check_choices(config: Config) -> None:
         problem = class_name_problem(name, config.classes.reserved)
         if problem:
             raise UsageError(f"The class '{name}' cannot be used: {problem}.", hint="Choose another name.")
+    if config.items.without_detection == "empty" and not config.classes.empty:
+        raise UsageError(
+            "items.without_detection is 'empty', and classes.empty names no class to predict then.",
+            hint="Name your class for images without an animal in classes.empty, or choose 'skip'.",
+        )
     if config.embedding.weights and not Path(config.embedding.weights).is_file():
         raise UsageError(
             f"The file of start weights {config.embedding.weights} does not exist.", hint="Correct embedding_weights."

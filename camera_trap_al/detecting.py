@@ -34,7 +34,7 @@ from camera_trap_al.store import atomic
 FORMAT = 1
 DETECTOR = "detector"
 """The fact that holds name, completed and metadata of the detector."""
-LARGEST_END = 1 << 20
+USUAL_END = 1 << 16
 MOST_METADATA = 100
 SAY_EVERY_S = 5.0
 AGAIN = "Give them again: `camera-trap-al detections WORK MD.json`."
@@ -91,9 +91,8 @@ def read_kept(path: Path) -> Kept | None:
     """
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, io.SEEK_END) - LARGEST_END))
-            end = file.read()
-        value = json.loads(end[end.rfind(b"\n", 0, -1) + 1 :]) if end.endswith(b"\n") else None
+            end = _last_line(file)
+        value = json.loads(end) if end.endswith(b"\n") else None
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -130,11 +129,13 @@ def take_kept(folder: WorkFolder, config: Config, catalog: Catalog, stop: thread
         raise DetectionFileError(f"{folder.detections} is gone while it was taken in.", hint=AGAIN)
     try:
         if kept is not None and kept.content != known:
-            check_whole(folder.detections, kept)
-            catalog.note(DETECTOR, asdict(kept.detector) if kept.images else None)
-            say, n_images = _Saying("read", stop), kept.images
-            found = _read_lines(folder.detections)
-            catalog.take_detections(kept.content, kept.categories, found, lambda done: say(done, n_images))
+            # Opened once: a verb may put another file in its place meanwhile.
+            with folder.detections.open("rb") as file:
+                _check_lines(file, folder.detections, kept)
+                catalog.note(DETECTOR, asdict(kept.detector) if kept.images else None)
+                say, n_images = _Saying("read", stop), kept.images
+                found = _read_lines(file)
+                catalog.take_detections(kept.content, kept.categories, found, lambda done: say(done, n_images))
         content, cutting = catalog.fact(DETECTIONS, None), cutting_of(config)
         if content is None or catalog.fact(CUT, None) == [content, *cutting]:
             return
@@ -148,6 +149,18 @@ def take_kept(folder: WorkFolder, config: Config, catalog: Catalog, stop: thread
     if counts.looked_at:
         said = "detections: %d images have animals; %d with people or vehicles are kept back"
         log.info(said, counts.with_animals, counts.private)
+
+
+def check_kept(folder: WorkFolder, catalog: Catalog) -> None:
+    """Raise `DetectionFileError` where the catalogue knows detections that the work folder could not give it again."""
+    if catalog.fact(DETECTIONS, None) is None:
+        return
+    kept = read_kept(folder.detections)
+    if kept is None:
+        raise DetectionFileError(
+            f"{folder.detections} is gone, so that a new catalogue would not know which images show people.", hint=AGAIN
+        )
+    check_whole(folder.detections, kept)
 
 
 class _Saying:
@@ -168,20 +181,36 @@ def _line(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8") + b"\n"
 
 
-def _read_lines(path: Path) -> Iterator[ListedImage]:
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for line in file:
-            if line.startswith("["):
-                yield ListedImage(*json.loads(line))
+def _last_line(file: BinaryIO) -> bytes:
+    """Return the last line, which is short but for a detector of very many categories."""
+    size, length = file.seek(0, io.SEEK_END), USUAL_END
+    while True:
+        file.seek(max(0, size - length))
+        end = file.read()
+        start = end.rfind(b"\n", 0, -1) + 1
+        if start or length >= size:
+            return end[start:]
+        length *= 8
+
+
+def _read_lines(file: BinaryIO) -> Iterator[ListedImage]:
+    file.seek(0)
+    for line in file:
+        if line.startswith(b"["):
+            yield ListedImage(*json.loads(line))
 
 
 def check_whole(path: Path, kept: Kept) -> None:
     """Raise `DetectionFileError` unless all lines are those that were written."""
-    digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
-        for line in file:
-            if line.startswith(b"["):
-                digest.update(line)
+        _check_lines(file, path, kept)
+
+
+def _check_lines(file: BinaryIO, path: Path, kept: Kept) -> None:
+    digest = hashlib.blake2b(digest_size=16)
+    for line in file:
+        if line.startswith(b"["):
+            digest.update(line)
     digest.update(_line([list(kept.categories), asdict(kept.detector)]))
     if digest.hexdigest() != kept.content:
         raise _damaged(path)

@@ -9,11 +9,14 @@ from dataclasses import replace
 from itertools import compress
 from typing import Any
 
+import numpy as np
+
 from camera_trap_al.calibrating import fit_digest, fit_rows, is_calibrated
 from camera_trap_al.catalog.found import POOL, TRAIN, VALIDATION
-from camera_trap_al.core.grouping import first_of_image, n_images
+from camera_trap_al.core.grouping import Mask, first_of_image, n_images
 from camera_trap_al.core.matching import class_name_problem, folded
 from camera_trap_al.core.steps import Facts, next_job, waits_for_embeddings
+from camera_trap_al.embed_jobs import FIRST_ROWS
 from camera_trap_al.lock import is_held
 from camera_trap_al.observed_pool import detections_stamp
 from camera_trap_al.store import embeddings, generations
@@ -147,6 +150,9 @@ def _round_facts(work: Work, facts: Facts, rounds_left: float) -> Facts:
         covered_stamp = (*stamp, facts.learner, vectors.changes)
         askable = work.cached("covered", covered_stamp, lambda: count_images(work, rows[vectors.usable(rows)]))
         coming = every - askable
+        if facts.uncovered and detections_stamp(work) is not None:
+            enough = work.cached("enough", covered_stamp, lambda: _are_enough(work, rows, vectors.usable(rows)))
+            askable, coming = (askable, coming) if enough else (0, every)
         starved = coming > 0 and not askable and facts.uncovered > 0 and rounds_left > 0
     first = work.config.query.first
     if (first == "wait" and not facts.checkpoint) or (waits_for_embeddings(first, every) and not facts.learner):
@@ -160,13 +166,24 @@ def _round_facts(work: Work, facts: Facts, rounds_left: float) -> Facts:
         facts,
         open=open_round,
         unusable=len(unusable),
-        placed=work.selector.placed(),
-        shown=work.selector.shown(),
+        placed=work.selector.placed(work.history.kept_back()),
+        shown=work.selector.shown(work.history.kept_back()),
         askable=askable,
         coming=coming,
         starved=starved,
         budget=budget - spent if budget else float("inf"),
     )
+
+
+def _are_enough(work: Work, rows: RowArray, is_embedded: Mask) -> bool:
+    """Return whether enough is embedded to choose from: a first share of the images, and of those with animals.
+
+    After detections came or went, what is embedded already may be a few images, or those in which nothing was seen.
+    """
+    for some in (np.ones(len(rows), dtype=bool), work.catalog.have_animals(rows)):
+        if count_images(work, rows[some & is_embedded]) < min(count_images(work, rows[some]), FIRST_ROWS):
+            return False
+    return True
 
 
 def _result_facts(work: Work, facts: Facts) -> Facts:

@@ -10,7 +10,7 @@ from typing import Any
 from camera_trap_al.catalog.found import ACCEPT_GONE, POOL, TRAIN, VALIDATION
 from camera_trap_al.choices import check_folders
 from camera_trap_al.config_file import read_work_config, with_values
-from camera_trap_al.detecting import take_kept
+from camera_trap_al.detecting import DETECTOR, check_kept, take_kept
 from camera_trap_al.errors import UsageError
 from camera_trap_al.importers.detections import DetectionFileError
 from camera_trap_al.registry import Registry
@@ -127,6 +127,8 @@ def detections(work: Work, wish: Wish) -> str:
     except DetectionFileError as error:
         raise UsageError(str(error), hint=error.hint) from error
     counts = work.catalog.counts()
+    if work.catalog.fact(DETECTOR, None) is None:
+        return "No detections count any more. All labels stay."
     if not counts.looked_at:
         return "No image that is known has detections; what is kept counts as soon as its images are found."
     return (
@@ -138,6 +140,10 @@ def detections(work: Work, wish: Wish) -> str:
 @grants.register("rebuild-catalog")
 def rebuild_catalog(work: Work, wish: Wish) -> str:
     """Make the catalogue anew from journal and images. Commits: the old one renamed, the new one made."""
+    try:
+        check_kept(work.folder, work.catalog)
+    except DetectionFileError as error:
+        raise UsageError(str(error), hint=error.hint) from error
     work.renew_catalog()
     return (
         "The old catalogue is put aside. The running program, or the next start, makes it anew from journal and images,"

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy.typing as npt
 from camera_trap_al.catalog.detections import CUT
 from camera_trap_al.catalog.found import POOL
 from camera_trap_al.core.grouping import NO_TIME, best_in_order
+from camera_trap_al.core.history import LASTING_SKIPS
+from camera_trap_al.core.matching import folded
 from camera_trap_al.core.observed import ANIMAL, Detection, Named, ObservedImage
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.core.seeds import key_hash
@@ -32,6 +34,7 @@ from camera_trap_al.store import generations
 from camera_trap_al.work import Work
 
 BLOCK_IMAGES = 4096
+FIRST_TIME = datetime(1970, 1, 1)
 log = logging.getLogger(__name__)
 IntArray = npt.NDArray[np.int64]
 
@@ -110,7 +113,8 @@ def observed(work: Work, said: Classified, most: int = MOST_NAMED) -> Iterator[O
     """Yield all images to label that are there, by path, with all boxes of the detector, those of no account, too.
 
     A box that is an item has the species that the classifier sees in it. Those of the image are of its surest item; an
-    image that no detector has looked at has them only while it has no label. `most` is how many species, five at most.
+    image that no detector has looked at has them only while it has no label, and one that a person gave a class of people
+    (`classes.person`) has none. `most` is how many species, five at most.
 
     Raises `GaveWay` and `StopRequested`, as `give_way` says.
     """
@@ -172,10 +176,15 @@ class _Tally:
         n_animals = sum(d.category == ANIMAL for d in image.detections or ())
         self._hashes.append(hash_)
         self._counts.append(n_animals)
-        if self._empty and not n_animals and not self._history.is_answered(image.key):
+        if self._empty and not n_animals and not self._is_settled(image.key):
             self._empty_hashes.append(hash_)
             surest = max((d.confidence for d in all_boxes if d.category == ANIMAL), default=0.0)
             self._empty_confidence.append(1.0 - surest)
+
+    def _is_settled(self, key: ImageKey) -> bool:
+        """Return whether a person answered for an image; it may have been asked for before the detector looked at it."""
+        reason, _ = self._history.skips.get(key, ("", 0))
+        return key in self._history.labels or reason in LASTING_SKIPS
 
     def _counts_of(self, hashes: IntArray) -> IntArray:
         known, counts = np.frombuffer(self._hashes, np.int64), np.frombuffer(self._counts, np.int32)
@@ -227,9 +236,11 @@ def _observed_of(work: Work, said: Classified, keys: list[ImageKey], most: int) 
     taken = (
         np.where(known, said.taken[np.where(known, at, 0)], NO_TIME) if len(said.images) else np.full(len(at), NO_TIME)
     )
+    people = frozenset(map(folded, work.config.classes.person))
     every = zip(keys, hashes.tolist(), work.catalog.detections_of(keys), firsts, ends, taken.tolist(), strict=True)
     for key, hash_, seen, first, end, time in every:
         is_left_out = seen is None and end > first and not said.is_askable[first]
+        is_left_out |= bool(people) and folded(work.history.label_of(key) or "") in people
         here = range(first, first if is_left_out else end)
         best = max((species[place] for place in here), key=lambda one: one[0].probability, default=())
         if seen is not None and here:
@@ -247,4 +258,4 @@ def _with_species(detection: Detection, named: tuple[Named, ...] | None) -> Dete
 def _local_time(taken: int) -> str:
     if taken == NO_TIME:
         return ""
-    return datetime.fromtimestamp(taken // 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    return (FIRST_TIME + timedelta(seconds=taken // 1000)).isoformat()

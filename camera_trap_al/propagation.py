@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from camera_trap_al.core.acquisition import RowArray
-from camera_trap_al.core.grouping import best_of_image, first_of_image, n_images, spread
+from camera_trap_al.core.grouping import Mask, best_of_image, first_of_image, n_images, spread
+from camera_trap_al.core.seeds import key_hash
 from camera_trap_al.learn.classifier import load_classifier, one_thread
-from camera_trap_al.sequences import sequences_of
+from camera_trap_al.observed_pool import detections_stamp
+from camera_trap_al.sequences import Sequences, sequences_of
 from camera_trap_al.store.shards import SHARD_ROWS
 from camera_trap_al.work import Work
 
@@ -38,12 +40,12 @@ def propagated(work: Work, learner: int, rows: RowArray, species: Sequence[str])
         return nothing
     found, vectors = sequences_of(work), work.vectors(learner)
     items, _ = work.catalog.askable()
-    items = items[vectors.usable(items)]
     images = work.catalog.images_of(items)
+    may_take = vectors.usable(items)
     if not work.config.items.share_label:
         _, of_each, counts = np.unique(images, return_inverse=True, return_counts=True)
-        is_alone = counts[of_each.reshape(-1)] == 1
-        items, images = items[is_alone], images[is_alone]
+        may_take &= counts[of_each.reshape(-1)] == 1
+    items, images = items[may_take], images[may_take]
     classes = sorted(set(species))
     codes = np.searchsorted(classes, np.asarray(species, dtype=object)) if len(species) else np.zeros(0, np.int64)
     places, are_images = found.places(rows)
@@ -52,6 +54,9 @@ def propagated(work: Work, learner: int, rows: RowArray, species: Sequence[str])
     are_images &= is_timed[places] & first_of_image(work.catalog.images_of(rows))
     others = others[are_there & is_timed[others] & first_of_image(images)]
     more, labels = spread(found.numbers, found.times, places[are_images], codes[are_images], others)
+    if work.config.classes.person or detections_stamp(work) is not None:
+        agrees = ~_contradicted(work, found, rows, classes, found.numbers[more], labels)
+        more, labels = more[agrees], labels[agrees]
     of_more = work.catalog.images_of(found.names.rows[more])
     # All items of an image take the label that the first of them was given.
     order = np.argsort(of_more)
@@ -78,3 +83,25 @@ def propagated(work: Work, learner: int, rows: RowArray, species: Sequence[str])
     n_more = n_images(images[agrees])
     log.info("sequences: %d more images are learned from, by a label of their sequence", n_more)
     return chosen[agrees], [classes[code] for code in labels[agrees].tolist()]
+
+
+def _contradicted(
+    work: Work, found: Sequences, rows: RowArray, classes: Sequence[str], sequences: RowArray, labels: RowArray
+) -> Mask:
+    """Return which labels, each for a sequence, an image of the sequence contradicts that has a label but trains nothing.
+
+    Such as one with people, or with several animals where those share no label.
+    """
+    if not len(sequences):
+        return np.zeros(0, dtype=bool)
+    trained, code_of = set(work.catalog.keys_of(rows)), {name: code for code, name in enumerate(classes)}
+    silent = [(key, label.species) for key, label in work.history.labels.items() if key not in trained]
+    hashes = np.array([key_hash(key.path) for key, _ in silent], dtype=np.int64)
+    codes = np.array([code_of.get(name, -1) for _, name in silent], dtype=np.int64)
+    known = found.names.key_hashes.view(np.int64)
+    order = np.argsort(known, kind="stable")
+    at = np.minimum(np.searchsorted(known[order], hashes), len(known) - 1)
+    there = known[order][at] == hashes
+    said = zip(found.numbers[order][at][there].tolist(), codes[there].tolist(), strict=True)
+    given = dict(zip(sequences.tolist(), labels.tolist(), strict=True))
+    return np.isin(sequences, [sequence for sequence, code in said if given.get(sequence, code) != code])

@@ -55,8 +55,13 @@ def may_be_shown(truth: str, probabilities: Mapping[str, float], people: Collect
 
     `people` are further classes that show them (`classes.person`).
     """
-    private = sum(p for name, p in probabilities.items() if name in people or is_private_class(name))
-    return not (truth in people or is_private_class(truth)) and private < PRIVATE_FROM
+    private = sum(p for name, p in probabilities.items() if is_one_of(people, name) or is_private_class(name))
+    return not (is_one_of(people, truth) or is_private_class(truth)) and private < PRIVATE_FROM
+
+
+def is_one_of(people: Collection[str], name: str) -> bool:
+    """Return whether a class is one of `people`, however it is spelled."""
+    return folded(name) in map(folded, people)
 
 
 def is_private_class(name: str) -> bool:

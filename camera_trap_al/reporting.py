@@ -28,7 +28,7 @@ from camera_trap_al.layout import WorkFolder
 from camera_trap_al.learn.classifier import load_classifier
 from camera_trap_al.learn.evaluate import CURVE
 from camera_trap_al.reading import decode_limits
-from camera_trap_al.report_pictures import Candidate, examples_of, is_private_class, may_be_shown
+from camera_trap_al.report_pictures import Candidate, examples_of, is_one_of, is_private_class, may_be_shown
 from camera_trap_al.report_quality import Measured, quality_of
 from camera_trap_al.sequences import Sequences, sequences_of
 from camera_trap_al.store import atomic, generations
@@ -302,7 +302,7 @@ def _doubts(source: Source, judged: Judged) -> tuple[tuple[Doubt, ...], str]:
 def _named(classes: Sequence[str], proba: np.ndarray, people: Sequence[str]) -> dict[str, float]:
     """Return the probabilities of the classes that show people or vehicles."""
     named = zip(classes, proba, strict=True)
-    return {name: float(p) for name, p in named if name in people or is_private_class(name)}
+    return {name: float(p) for name, p in named if is_one_of(people, name) or is_private_class(name)}
 
 
 def _examples(source: Source, measured: Measured) -> tuple[tuple[Example, ...], ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from camera_trap_al.advice import read_estimates
 from camera_trap_al.calibrating import fit_digest, fit_rows, head_to_use, read_finite, unlabelled_sample
 from camera_trap_al.core.durations import in_time
-from camera_trap_al.core.grouping import best_in_order, first_of_image, n_images
+from camera_trap_al.core.grouping import best_in_order, first_of_image, is_single, n_images
 from camera_trap_al.core.spreadsheets import is_safe_name
 from camera_trap_al.core.steps import Facts
 from camera_trap_al.exporters import ExportCheckError, ExportSource, exporters, write_check
@@ -282,6 +282,9 @@ def predict_pool(work: Work, checkpoint: generations.Generation) -> Predictions:
         hashes[here] = block.key_hashes.view(np.int64)
         rows[here] = block.rows
         species[here], confidence[here] = block.proba.argmax(axis=1), block.proba.max(axis=1)
+    # Of ascending rows this is quick.
+    if is_single(work.catalog.images_of(pool.rows)):
+        return Predictions(hashes, species, confidence, pool.classes)
     best = best_in_order(work.catalog.images_of(rows), confidence)
     return Predictions(hashes[best], species[best], confidence[best], pool.classes)
 

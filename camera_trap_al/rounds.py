@@ -43,9 +43,10 @@ def skip_unusable(work: Work) -> None:
 
 def publish(work: Work) -> None:
     """Show the open request: the selector, then `label_request.json`, which is the commit."""
-    request = work.history.requests[-1]
-    work.selector.show(lambda: selector_lines(work), request.keys, request.round)
-    log.info("request: round %d asks for %d images; import %s", request.round, len(request.keys), work.folder.selector)
+    request, kept_back = work.history.requests[-1], work.history.kept_back()
+    keys = [key for key in request.keys if key not in kept_back]
+    work.selector.show(lambda: selector_lines(work), keys, request.round)
+    log.info("request: round %d asks for %d images; import %s", request.round, len(keys), work.folder.selector)
 
 
 def finish(work: Work, facts: Facts) -> None:

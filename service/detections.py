@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from camera_trap_al import private
 from camera_trap_al.catalog.catalog import Catalog
 from camera_trap_al.catalog.detections import CUT, DETECTIONS, HAS_ANIMAL, LEFT_OUT, PRIVATE, cut_out
+from camera_trap_al.catalog.found import POOL
+from camera_trap_al.catalog.scan import Tally, walk
 from camera_trap_al.config import Config
 from camera_trap_al.config_file import read_work_config
 from camera_trap_al.core.matching import nfc, shown
-from camera_trap_al.core.observed import Detection, DetectorInfo
+from camera_trap_al.core.observed import ANIMAL, PERSON, VEHICLE, Detection, DetectorInfo
 from camera_trap_al.core.records import ImageKey
 from camera_trap_al.detecting import Kept, cutting_of, keep, read_kept
 from camera_trap_al.errors import UsageError
@@ -22,10 +24,10 @@ from camera_trap_al.importers.detections import TOLD_EVERY, DetectionFileError, 
 from camera_trap_al.importers.reading import read_detections
 from camera_trap_al.layout import WorkFolder
 from camera_trap_al.store import atomic
-from camera_trap_al.work import catalog_options
+from camera_trap_al.work import catalog_options, image_folders
 from camera_trap_al_service.findings import Case, Finding, note, ok, problem
 
-TRIED_FILES = 1000
+SHOWN_OTHERS = 5
 OnProgress = Callable[[str, int], None]
 """Called with what is done and for how many images."""
 
@@ -41,8 +43,7 @@ def keep_detections(
     folder, config = read_work_config(root)
     private.check(folder)
     found = _read(file, Path(config.data.unlabelled), base, on_progress)
-    keys = _known_images(folder, config)
-    lines = _lines_without_images(file, found, config) if keys is None else describe(file, found, keys, config)
+    lines = describe(file, found, _known_images(folder, config), config)
     atomic.make_folder(folder.data)
     before = _content(folder)
     if write(folder, found, on_progress).content == before:
@@ -87,7 +88,7 @@ def write(folder: WorkFolder, found: Detections, on_progress: OnProgress) -> Kep
 
 def describe(file: Path, found: Detections, keys: Iterable[ImageKey], config: Config) -> list[str]:
     """Return lines that say what a file of detections holds of images. Raises `UsageError` where that is none of them."""
-    cutting, n = cutting_of(config), Counter[str]()
+    cutting, n, others = cutting_of(config), Counter[str](), Counter[str]()
     for key in keys:
         n["images"] += 1
         if key not in found:
@@ -100,6 +101,7 @@ def describe(file: Path, found: Detections, keys: Iterable[ImageKey], config: Co
         n["animals"] += bool(detected & HAS_ANIMAL)
         n["private"] += bool(detected & PRIVATE)
         n["left out"] += bool(detected & LEFT_OUT)
+        others.update({d.category for d in seen or () if d.confidence >= cutting.threshold} - {ANIMAL, PERSON, VEHICLE})
     if not n["named"]:
         raise _of_other_images(file, found, config)
     nothing = n["named"] - n["failed"] - n["animals"] - n["private"]
@@ -112,9 +114,17 @@ def describe(file: Path, found: Detections, keys: Iterable[ImageKey], config: Co
     ]
     if unknown := n["images"] - n["named"] + n["failed"]:
         lines.append(f"  of {unknown} images here it says nothing: they are used as whole images")
+    lines += [f"  CAREFUL: {_of_unknown(word, times)}" for word, times in others.most_common(SHOWN_OTHERS)]
     if elsewhere := len(found) - n["named"]:
         lines.append(f"  {elsewhere} images that it names are not known here; they count once they are found")
     return lines + _left_out(found)
+
+
+def _of_unknown(word: str, n: int) -> str:
+    return (
+        f"in {n} images are boxes of '{shown(word)}', a category that means neither animal, person nor vehicle here: they"
+        f" count for nothing. If these are people, write 'person' for it in detection_categories of the file"
+    )
 
 
 def check_detections(case: Case) -> list[Finding]:
@@ -168,30 +178,29 @@ def _seen(found: Detections, on_progress: OnProgress) -> Iterator[tuple[ImageKey
             yield key, boxes
 
 
-def _known_images(folder: WorkFolder, config: Config) -> Iterator[ImageKey] | None:
-    """Return the images of the pool, None before they were looked for."""
-    if not folder.catalog.exists():
-        return None
-    catalog = Catalog.open(folder.catalog, **catalog_options(config), read_only=True)
-    if not catalog.fact("scanned", False):
-        catalog.close()
-        return None
-
-    def keys() -> Iterator[ImageKey]:
+def _known_images(folder: WorkFolder, config: Config) -> Iterable[ImageKey]:
+    """Return the images of the pool: from the catalogue, or looked for where nothing did yet."""
+    if folder.catalog.exists():
+        catalog = Catalog.open(folder.catalog, **catalog_options(config), read_only=True)
         try:
-            yield from catalog.pool_keys(with_missing=True)
+            if catalog.fact("scanned", False):
+                # At once: a running daemon cannot write while a million are compared one by one.
+                return list(catalog.pool_keys(with_missing=True))
         finally:
             catalog.close()
+    if not Path(config.data.unlabelled).is_dir():
+        raise UsageError(
+            f"The folder of images, {config.data.unlabelled}, is not there. Nothing was changed.",
+            hint="Connect its disk, or name its new place by `camera-trap-al relocate`.",
+        )
+    return images_there(config, folder.root)
 
-    return keys()
 
-
-def _lines_without_images(file: Path, found: Detections, config: Config) -> list[str]:
-    """Return what can be said before the images are known. Raises `UsageError` where none of those named is there."""
-    root = Path(config.data.unlabelled)
-    if not any((root / key.path).is_file() for key in islice(found, TRIED_FILES)):
-        raise _of_other_images(file, found, config)
-    return [f"{file}{_detector(found)}: {len(found)} images; they count as soon as they are found.", *_left_out(found)]
+def images_there(config: Config, work: Path) -> Iterator[ImageKey]:
+    """Yield the images to label as they are in their folder."""
+    options: dict[str, Any] = {"tool": config.labels.tool, "top_images": config.selector.top_images}
+    for image in walk(image_folders(config)[POOL], POOL, leave_out=work.absolute(), tally=Tally(), **options):
+        yield ImageKey.of(image.path)
 
 
 def _left_out(found: Detections) -> list[str]:

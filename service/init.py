@@ -7,7 +7,7 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from camera_trap_al.choices import check_choices, check_folders
 from camera_trap_al.config import Config, build
 from camera_trap_al.config_file import config_text
 from camera_trap_al.core.matching import clashing_names, class_name_problem, nfc
-from camera_trap_al.core.records import ImageKey
 from camera_trap_al.engine import shared
 from camera_trap_al.errors import CameraTrapAlError, UsageError, WorkFolderError
 from camera_trap_al.importers.detections import Detections
@@ -28,7 +27,7 @@ from camera_trap_al.reading import decode_limits
 from camera_trap_al.store import atomic
 from camera_trap_al.store.pixels import pool_room
 from camera_trap_al.work import image_folders
-from camera_trap_al_service.detections import describe, read, write
+from camera_trap_al_service.detections import describe, images_there, read, write
 from camera_trap_al_service.template import examine, menu, place_template, template_lines
 
 SAMPLE = 40
@@ -92,7 +91,7 @@ def init(
     lines += _describe_cost(surveys, config, work)
     seen = read(detections, image_folders(config)[POOL], on_progress) if detections is not None else None
     if detections is not None and seen is not None:
-        lines += describe(detections, seen, _keys(config, work), config)
+        lines += describe(detections, seen, images_there(config, work), config)
     with_empty = {*classes, *config.classes.named()}
     config = _with_empty_classes(config, surveys)
     if not with_empty and "classes.auto_add" not in options:
@@ -162,13 +161,6 @@ def survey(kind: str, folder: Path, config: Config, work: Path, on_progress: Cal
     shown = [name for name in tops if not name.startswith(".") and name.casefold() not in SKIPPED_FOLDERS]
     found.empty_classes = sorted({nfc(name).strip() for name in shown} - set(found.classes))
     return found
-
-
-def _keys(config: Config, work: Path) -> Iterator[ImageKey]:
-    """Yield the images to label."""
-    options: dict[str, Any] = {"tool": config.labels.tool, "top_images": config.selector.top_images}
-    for image in walk(image_folders(config)[POOL], POOL, leave_out=work.absolute(), tally=Tally(), **options):
-        yield ImageKey.of(image.path)
 
 
 def _check_classes(surveys: list[Survey], config: Config) -> list[str]:

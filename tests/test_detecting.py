@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +52,8 @@ def test_what_is_kept_is_what_was_given(
     kept = detecting.keep(path, seen.items(), INFO)
     assert detecting.read_kept(path) == kept and kept.detector == INFO
     detecting.check_whole(path, kept)
-    lines = list(detecting._read_lines(path))
+    with path.open("rb") as file:
+        lines = list(detecting._read_lines(file))
     found = [
         (line.path, tuple(Detection(kept.categories[int(n)], conf, Box(*box)) for n, conf, *box in line.boxes))
         for line in lines
@@ -90,6 +92,13 @@ def test_any_damage_is_noticed(tmp_path: Path) -> None:
             detecting.check_whole(path, found)
     path.unlink()
     assert detecting.read_kept(path) is None
+
+
+@pytest.mark.parametrize("n", [1, 3000])
+def test_a_detector_of_many_long_categories_is_kept_too(tmp_path: Path, n: int) -> None:
+    boxes = tuple(Detection(f"{i:04}{'x' * 100_000 * (n == 1)}", 0.5, LEFT) for i in range(n))
+    kept = detecting.keep(tmp_path / "detections.jsonl", [(ImageKey("", "1.jpg"), boxes)], INFO)
+    assert detecting.read_kept(tmp_path / "detections.jsonl") == kept and len(kept.categories) == n
 
 
 def give(season: Season) -> None:
@@ -162,10 +171,14 @@ def test_without_what_was_kept_nothing_is_begun_that_might_show_people(
     with caplog.at_level(logging.WARNING):
         work = Work.open(season.work)
     assert crops(work) == WANTED and "What it said counts on" in caplog.text
+    wish = Wish("cd" * 16, "rebuild-catalog")
+    assert not carry_out(work, wish).is_granted and crops(work) == WANTED, "the catalogue alone knows them now"
     work.close()
     kept.unlink()
     work = Work.open(season.work)
     assert crops(work) == WANTED
+    answer = carry_out(work, wish)
+    assert not answer.is_granted and "Give them again" in answer.text and crops(work) == WANTED
     work.close()
 
 
@@ -194,6 +207,29 @@ def test_a_stop_is_heeded_while_they_are_taken_in(tmp_path: Path, monkeypatch: p
     stop.clear()
     detecting.take_kept(folder, build({}, "test"), catalog, stop)
     assert catalog.detections_of(list(SEEN)) == list(SEEN.values())
+    catalog.close()
+
+
+def test_a_file_that_comes_while_one_is_taken_in_is_not_mixed_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = WorkFolder.at(tmp_path)
+    folder.data.mkdir()
+    detecting.keep(folder.detections, SEEN.items(), INFO)
+    catalog, take = Catalog.open(folder.catalog), Catalog.take_detections
+    image = ImageKey("site b", "IMG_0000.JPG")
+    newer = {image: (Detection(PERSON, 0.9, LEFT),)}
+
+    def replaced(*arguments: Any) -> None:
+        detecting.keep(folder.detections, newer.items(), INFO)
+        take(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "take_detections", replaced)
+        detecting.take_kept(folder, build({}, "test"), catalog, threading.Event())
+    assert catalog.detections_of(list(SEEN)) == list(SEEN.values())
+    detecting.take_kept(folder, build({}, "test"), catalog, threading.Event())
+    assert catalog.detections_of([image]) == [newer[image]]
     catalog.close()
 
 

@@ -320,6 +320,15 @@ class Catalog(Questions):
         numbers[~there] = [image for _, image in older]
         return numbers
 
+    def have_animals(self, rows: RowArray) -> arrays.Mask:
+        """Return of which (b,) live rows the detector saw animals in the image."""
+        with self._engine.connect() as connection:
+            found, _ = self._read(connection)
+        places, there = found.places(rows)
+        has_animal = np.zeros(len(rows), dtype=bool)
+        has_animal[there] = found.have(arrays.HAS_ANIMAL)[places[there]]
+        return has_animal
+
     def take_detections(
         self,
         content: str,

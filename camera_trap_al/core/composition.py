@@ -21,6 +21,8 @@ MOST_PASSES = 12
 # After the first time a strategy is asked for more than is missing, since some of it will be near-copies again; but not
 # where so many are missing that a strategy may take minutes for them.
 SURPLUS, MOST_SURPLUS = 8, 1000
+# For each image that is missing a strategy is asked for as many rows as its images have, but not for all of a flock.
+MOST_CROWD = 10
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def compose(
         if not may.any():
             continue
         asked = wanted if turn == 0 else max(wanted, min(SURPLUS * wanted, MOST_SURPLUS))
-        rows = choose(may, min(asked, int(np.count_nonzero(may))))
+        rows = choose(may, min(asked * draft.crowd, int(np.count_nonzero(may))))
         draft.take(np.searchsorted(askable.rows, rows), wanted)
     draft.draw(n)
     return askable.rows[draft.chosen], drawn
@@ -109,6 +111,7 @@ class _Draft:
         self._apart: Apart | None = None
         self._read: Callable[[RowArray], Vectors] = lambda rows: np.zeros((len(rows), 0))
         self.chosen: list[int] = []
+        self.crowd = _crowd(len(askable.rows), len(self._firsts))
 
     def open(self) -> Mask:
         """Return which rows may be chosen now."""
@@ -141,7 +144,8 @@ class _Draft:
 
     def take(self, places: Places, most: int) -> None:
         """Choose what may be of the rows at these places, the best first."""
-        places = self._first_of(places)
+        n_rows, places = len(places), self._first_of(places)
+        self.crowd = _crowd(n_rows, len(places))
         places = places[within_cap(self._sequences[places], self._of_sequence, self._cap)]
         if self._apart is not None and len(places):
             fits = self._apart.choose(self._read(self._askable.rows[places]))
@@ -172,3 +176,8 @@ class _Draft:
             of_these = np.isin(self._images, self._images[places])
             self._left[of_these] = self._refused[of_these] = False
         np.add.at(self._of_sequence, self._sequences[places], 1)
+
+
+def _crowd(n_rows: int, n_images: int) -> int:
+    """Return how many rows each of some images has, about."""
+    return min(MOST_CROWD, max(1, -(-n_rows // max(1, n_images))))

@@ -13,6 +13,8 @@ from camera_trap_al.core.records import ImageKey, Prediction, Request
 TakenFile = tuple[str, str, int]
 """Name, SHA-256 and mtime in nanoseconds of a label file."""
 LASTING_SKIPS = frozenset({"cannot_tell", "several_species", "withdrawn", "new_name"})
+KEPT_BACK = frozenset({"person", "without_animal"})
+"""Skips of images that are not to be shown any more, for what a detector saw in them since they were asked for."""
 """What people said. Any other skip (unreadable, missing) ends when the image is asked for again."""
 
 
@@ -130,6 +132,11 @@ class History:
     def awaited(self) -> list[ImageKey]:
         """Return the images of the newest request that are neither labelled nor skipped."""
         return [key for key in self.requests[-1].keys if not self.is_answered(key)] if self.requests else []
+
+    def kept_back(self) -> frozenset[ImageKey]:
+        """Return the images of the newest request that are not to be shown any more."""
+        keys = self.requests[-1].keys if self.requests else ()
+        return frozenset(key for key in keys if key in self.skips and self.skips[key][0] in KEPT_BACK)
 
     def open_round(self, min_answered: float) -> int:
         """Return the round of the newest request while too few of its images are answered, else 0."""

@@ -51,15 +51,15 @@ def write_counts(path: Path, images: Iterable[ObservedImage], gap_s: float, *, m
     names = Names.of(kept.named(images, min_confidence))
     sequences = numbered_from_first(sequence_numbers(names, np.frombuffer(kept.taken, np.int64), gap_s=gap_s)[0])
     sizes = np.bincount(sequences)
-    most: dict[tuple[int, str], int] = {}
+    counts, most = list(kept.counts), dict[tuple[int, str], int]()
     for sequence, kind in zip(sequences.tolist(), kept.kinds, strict=True):
-        for species, n in kept.counts[kind]:
+        for species, n in counts[kind]:
             most[sequence, species] = max(n, most.get((sequence, species), n))
 
     def rows() -> Iterable[list[str]]:
         for sequence, kind, cells in zip(sequences.tolist(), kept.kinds, kept.cells(), strict=True):
             of_all = [str(sequence + 1), str(sizes[sequence])]
-            for species, n in kept.counts[kind] or (("", 0),):
+            for species, n in counts[kind] or (("", 0),):
                 of_sequence = most.get((sequence, species), 0)
                 yield [*cells, safe_cell(species), _cell(n), *of_all, _cell(of_sequence)]
 
@@ -72,24 +72,20 @@ class _Kept:
 
     Attributes
     ----------
-    counts : those that occur; `kinds` says which of them each image has
+    counts : those that occur, by their numbers; `kinds` says which of them each image has
     taken : when each image was taken, in milliseconds, or `NO_TIME`
     """
 
     def __init__(self) -> None:
         self.kinds, self.taken = array("i"), array("q")
-        self._numbers: dict[Counts, int] = {}
+        self.counts: dict[Counts, int] = {}
         self._text, self._ends = bytearray(), array("q")
-
-    @property
-    def counts(self) -> list[Counts]:
-        return list(self._numbers)
 
     def named(self, images: Iterable[ObservedImage], min_confidence: float) -> Iterator[tuple[int, int, str]]:
         """Yield images as `Names.of` takes them, and keep the rest."""
         for row, image in enumerate(images):
             key = image.key
-            self.kinds.append(self._numbers.setdefault(_counts(image, min_confidence), len(self._numbers)))
+            self.kinds.append(self.counts.setdefault(_counts(image, min_confidence), len(self.counts)))
             self.taken.append(_milliseconds(image.captured))
             self._text += _SEPARATOR.join((key.relative_path, key.file, image.captured)).encode(
                 "utf-8", "surrogateescape"

@@ -114,7 +114,7 @@ class Detections:
 
     def name_categories(self, names: Mapping[str, str]) -> None:
         """Say what the detector's numbers mean; without this they are 1 animal, 2 person, 3 vehicle."""
-        self._names = {str(number): str(name) for number, name in names.items()}
+        self._names = {storable(str(number)): storable(str(name)) for number, name in names.items()}
 
     def check_categories(self, path: Path) -> None:
         """Raise `DetectionFileError` if nothing says what the numbers mean, and they are not the usual ones."""
@@ -157,6 +157,11 @@ class Detections:
         usual = USUAL.get(category, category)
         # What names leave out is no animal, but may be a person.
         return category if self._names and usual == ANIMAL else category_of(usual)
+
+
+def storable(text: str) -> str:
+    """Return text in which what no file can hold, half a character that JSON can escape, is `?`."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def key_of(text: str, root: Path | None) -> ImageKey | str:

@@ -18,6 +18,7 @@ from camera_trap_al.importers.detections import (
     checked_box,
     key_of,
     number_in,
+    storable,
 )
 from camera_trap_al.importers.json_stream import JsonStream, NotJson
 
@@ -110,7 +111,7 @@ def _info(info: Mapping[str, Any]) -> DetectorInfo:
         _text(info.get("detector")),
         _text(info.get("detection_completion_time")),
         {
-            name: value if isinstance(value, int | float) else value[:METADATA_CHARS]
+            _text(name): value if isinstance(value, int | float) else _text(value)
             for name, value in (metadata if isinstance(metadata, dict) else {}).items()
             if isinstance(value, str) or (number_in(value) is not None)
         },
@@ -118,7 +119,7 @@ def _info(info: Mapping[str, Any]) -> DetectorInfo:
 
 
 def _text(value: Any) -> str:
-    return value[:METADATA_CHARS] if isinstance(value, str) else ""
+    return storable(value[:METADATA_CHARS]) if isinstance(value, str) else ""
 
 
 def _take(found: Detections, image: Any, root: Path | None) -> None:
@@ -166,4 +167,4 @@ def _box(detection: Any) -> tuple[str, float, Box, bool] | str:
         return one
     if isinstance(category, bool) or not isinstance(category, str | int | float):
         return "a box without a category"
-    return str(category).removesuffix(".0"), *one
+    return storable(str(category).removesuffix(".0")), *one

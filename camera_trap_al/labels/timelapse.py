@@ -103,13 +103,13 @@ class Selector:
         """Whether another program held the selector when it was last to be replaced."""
         return self._held_since_s is not None
 
-    def placed(self) -> int | str:
-        """Return the round that the selector itself shows, else 0."""
-        return read_placed(self._request, self.path)
+    def placed(self, kept_back: Collection[ImageKey] = ()) -> int | str:
+        """Return the round that the selector itself shows, else 0; so too where it shows what is to be kept back."""
+        return read_placed(self._request, self.path, kept_back)
 
-    def shown(self) -> int | str:
-        """Return the round that the selector or the file that stands in for it shows, else 0."""
-        return self.placed() or read_placed(self._request, self.new)
+    def shown(self, kept_back: Collection[ImageKey] = ()) -> int | str:
+        """Return the round that the selector or the file that stands in for it shows, else 0; as `placed`."""
+        return self.placed(kept_back) or read_placed(self._request, self.new, kept_back)
 
     def _keep_foreign_columns(self, path: Path) -> None:
         try:
@@ -167,12 +167,17 @@ def write_request(path: Path, selector: Path, *, round_: int | str, keys: Iterab
     atomic.replace_json(path, request | ({"why": why} if why else {}))
 
 
-def read_placed(path: Path, selector: Path) -> int | str:
-    """Return the round that `label_request.json` names if the selector is the one noted there, else 0."""
+def read_placed(path: Path, selector: Path, kept_back: Collection[ImageKey] = ()) -> int | str:
+    """Return the round that `label_request.json` names if the selector is the one noted there, else 0.
+
+    And 0 where it names one of the images that are to be kept back.
+    """
     try:
         request = read_object(path)
         noted, placed = request["selector"], request["round"]
         is_of_it = noted["file"] == selector.name and selector.stat().st_size == noted["bytes"]
+        if kept_back and not {key.path for key in kept_back}.isdisjoint(request["images"]):
+            return 0
         if is_of_it and _sha256(selector) == noted["sha256"]:
             return placed if isinstance(placed, int) or placed == FINISHED else 0
     except (OSError, ValueError, KeyError, TypeError):

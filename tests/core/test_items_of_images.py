@@ -138,3 +138,21 @@ def test_an_image_of_a_hundred_boxes_leaves_room_for_others() -> None:
         choose=lambda may, wanted: askable.rows[np.flatnonzero(may)[:wanted]],
     )
     assert Counter(images[place] for place in rows // 3) == dict.fromkeys(range(10), 1)
+
+
+def test_herds_leave_no_part_of_a_request_to_chance() -> None:
+    """The 150 images that a strategy wants most have 60 animals each: it is asked for as many rows as that takes."""
+    counts = np.array([60] * 150 + [1] * 1000)
+    images = np.repeat(np.arange(len(counts)), counts)
+    rows, rank = np.arange(len(images)), np.random.default_rng(4).permutation(len(counts))
+    rank[:150], rank[150:] = np.sort(rank[:150]) - 10_000, rank[150:]
+    hashes = images.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+
+    def choose(may: np.ndarray, most: int) -> np.ndarray:
+        left = np.flatnonzero(may)
+        wanted: np.ndarray = rows[left[np.argsort(rank[images[left]], kind="stable")[:most]]]
+        return wanted
+
+    askable = Askable(rows, hashes, images, np.zeros(len(rows), np.int64), images)
+    chosen, _ = compose(askable, 100, n_drawn=0, per_sequence=0, seed=1, choose=choose)
+    assert images[chosen].tolist() == list(range(100))

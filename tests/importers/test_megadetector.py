@@ -47,6 +47,15 @@ def left_out(found: Detections) -> dict[str, int]:
 A = ImageKey("", "a.jpg")
 
 
+def test_half_characters_which_no_file_can_hold_are_replaced(tmp_path: Path) -> None:
+    half = json.loads('"\\ud800"')
+    info = {"detector": half, "detector_metadata": {half: half}}
+    found = of_one(tmp_path, {**BOX, "category": half}, BOX, info=info, detection_categories={"1": f"{half}x"})
+    boxes = found.of(A)
+    assert boxes is not None and [d.category for d in boxes] == ["?", "?x"]
+    assert (found.info.name, found.info.metadata) == ("?", {"?": "?"})
+
+
 @pytest.mark.parametrize("version", [None, "1.0", "1.1", "1.2", "1.3", "1.4", "1.5", "1.6", 1.4])
 def test_each_version_of_the_format_is_read(version: object, tmp_path: Path) -> None:
     info: dict[str, Any] = {"detector": "md_v5a", "detection_completion_time": "2024-01-01 10:00:00"}

@@ -18,11 +18,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from season import HUES, QUICK, Season, draw_pictures
+from seen_by_detector import ANIMAL, KIND, N_ANIMALS, PERSON, SEEN, VEHICLE, boxes_of, detections, key_of
 
 from camera_trap_al.auditing import audit_seed, judge_labels, worst_of
 from camera_trap_al.calibrating import pool_sample
 from camera_trap_al.core.grouping import is_single
+from camera_trap_al.core.history import Label
 from camera_trap_al.core.records import ImageKey
+from camera_trap_al.core.seeds import key_hash
 from camera_trap_al.facts import fit_rows
 from camera_trap_al.giving_way import GaveWay
 from camera_trap_al.labels.published import read_published
@@ -41,54 +44,12 @@ from camera_trap_al_service.init import init
 from camera_trap_al_service.timelapse_user import ImageSet
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_torch")]
-ANIMAL, PERSON, VEHICLE = "1", "2", "3"
-LEFT, RIGHT, MIDDLE = (0.0, 0.0, 0.5, 0.6), (0.5, 0.3, 0.5, 0.7), (0.25, 0.25, 0.5, 0.5)
-SEEN: dict[int, list[tuple[str, float, tuple[float, ...]]]] = {
-    0: [(ANIMAL, 0.9, MIDDLE), (ANIMAL, 0.8, LEFT), (ANIMAL, 0.7, RIGHT)],
-    1: [(ANIMAL, 0.9, MIDDLE), (PERSON, 0.5, LEFT)],
-    2: [(VEHICLE, 0.9, MIDDLE)],
-    3: [],
-    4: [(ANIMAL, 0.1, MIDDLE)],
-    5: [(ANIMAL, 0.9, LEFT), (ANIMAL, 0.3, RIGHT), (ANIMAL, 0.05, MIDDLE), (PERSON, 0.1, LEFT)],
-    6: [(ANIMAL, 0.6, RIGHT)],
-    7: [(ANIMAL, 0.95, MIDDLE)],
-    8: [(ANIMAL, 0.5, LEFT)],
-}
-"""Boxes by the number of an image, modulo 10; those with 9 are not in the file."""
-N_ANIMALS = {0: 3, 3: 0, 4: 0, 5: 2, 6: 1, 7: 1, 8: 1}
 
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("camera_trap_al.learn.evaluate.confusion_figure", lambda *given: b"figure")
     monkeypatch.setattr("camera_trap_al.learn.evaluate.curve_figure", lambda *given: b"figure")
-
-
-def key_of(i: int) -> ImageKey:
-    return ImageKey(("", "site a", "site b")[i % 3], f"IMG_{i // 3:04d}.JPG")
-
-
-def boxes_of(i: int) -> list[Any] | None:
-    return SEEN.get(i % 10)
-
-
-KIND = {key_of(i).path: i % 10 for i in range(60)}
-
-
-def detections(path: Path, boxes_of: Callable[[int], list[Any] | None]) -> Path:
-    images = [
-        {"file": key_of(i).path, "detections": [{"category": c, "conf": p, "bbox": [*box]} for c, p, box in boxes]}
-        for i in range(60)
-        if (boxes := boxes_of(i)) is not None
-    ]
-    info = {
-        "format_version": "1.3",
-        "detector": "md_v5a.0.0.pt",
-        "detector_metadata": {"megadetector_version": "v5a.0.0"},
-    }
-    categories = {ANIMAL: "animal", PERSON: "person", VEHICLE: "vehicle"}
-    path.write_text(json.dumps({"info": info, "detection_categories": categories, "images": images}), encoding="utf-8")
-    return path
 
 
 def make(root: Path, pictures: Path, boxes_of: Callable[[int], list[Any] | None] | None, **options: Any) -> Season:
@@ -232,6 +193,17 @@ def test_predictions_have_a_row_for_each_image_with_its_surest_species_and_its_c
     assert result.imported and result.unmatched == []
 
 
+def test_an_empty_image_that_was_asked_for_before_the_detector_looked_is_predicted_too(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = [ImageKey.of(path) for path, kind in KIND.items() if kind == 3 and path.startswith("site")][:2]
+    monkeypatch.setitem(work.history.skips, first, ("without_animal", 5))
+    monkeypatch.setitem(work.history.skips, second, ("cannot_tell", 6))
+    report(work)
+    predicted = {path_of(row): row["Prediction"] for row in table(work.folder.predictions) if row["Prediction"]}
+    assert predicted[first.path] == "nothing" and second.path not in predicted
+
+
 def test_recognitions_hold_the_boxes_of_the_detector_and_our_classes_on_each_crop(work: Work) -> None:
     report(work)
     written = json.loads(work.folder.recognitions.read_text(encoding="utf-8"))
@@ -257,6 +229,20 @@ def test_recognitions_hold_the_boxes_of_the_detector_and_our_classes_on_each_cro
         if "classifications" in str(boxes) and path in predicted:
             best = max((box["classifications"][0] for box in boxes if "classifications" in box), key=lambda one: one[1])
             assert names[best[0]] == predicted[path]
+
+
+def test_recognitions_give_no_species_to_an_image_that_a_person_said_shows_people(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = next(key for key in work.history.labels if KIND[key.path] in (0, 5, 6, 7, 8))
+    classes = dataclasses.replace(work.config.classes, person=("STAFF",))
+    monkeypatch.setattr(work, "config", dataclasses.replace(work.config, classes=classes))
+    monkeypatch.setitem(work.history.labels, key, Label("Staff", "person", 99))
+    report(work)
+    written = json.loads(work.folder.recognitions.read_text(encoding="utf-8"))
+    boxes = next(image["detections"] for image in written["images"] if image["file"] == key.path)
+    assert [box["bbox"] for box in boxes] == [[*box] for _, _, box in SEEN[KIND[key.path]]]
+    assert not any("classifications" in box for box in boxes)
 
 
 def test_counts_are_of_images_and_sequences_and_a_persons_label_counts(work: Work) -> None:
@@ -365,6 +351,14 @@ def test_a_label_spreads_to_all_animals_of_the_next_image_of_its_sequence(
     for path, names in shared.items():
         assert len(names) == N_ANIMALS.get(KIND[path], 1) and len(set(names)) == 1
     assert max(map(len, shared.values())) == 3
+    ranks = dict(zip(found.names.key_hashes.tolist(), images.tolist(), strict=True))
+    numbers = {path: ranks[key_hash(path) % 2**64] // 3 for path in KIND}
+    taught = {numbers[path]: path for path in shared}
+    person = next(path for path, kind in KIND.items() if kind == 1 and numbers[path] in taught)
+    with monkeypatch.context() as said:
+        said.setitem(work.history.labels, ImageKey.of(person), Label("Staff", "person", 99))
+        left = spread(share_label=True)
+    assert left == {path: names for path, names in shared.items() if numbers[path] != numbers[person]}
     alone = spread(share_label=False)
     assert alone and {len(names) for names in alone.values()} == {1}
     assert not {KIND[path] for path in alone} & {0, 5}
@@ -390,7 +384,7 @@ def test_one_box_around_everything_is_as_good_as_none(tmp_path: Path) -> None:
     pictures = draw_pictures(tmp_path / "drawn")
     for path in sorted(pictures.rglob("*.[jJ]*")):
         Image.open(path).crop((0, 0, 24, 24)).save(path, "JPEG", quality=95)
-    for name, boxes_of in (("without", None), ("with", lambda i: [(ANIMAL, 0.9, (0.0, 0.0, 1.0, 1.0))])):
-        season = make(tmp_path / name, pictures, boxes_of, query__strategy="margin")
+    for name, given in (("without", None), ("with", lambda i: [(ANIMAL, 0.9, (0.0, 0.0, 1.0, 1.0))])):
+        season = make(tmp_path / name, pictures, given, query__strategy="margin")
         requests.append(play(season, 3))
     assert requests[0] == requests[1]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from season import QUICK, Season
 
 from camera_trap_al.core.records import Box, ImageKey
@@ -156,7 +158,8 @@ def test_the_detections_can_be_dropped_again(season: Season, tmp_path: Path, cap
     before = counted(season)
     give(season, str(md(tmp_path / "md.json", FOUND)))
     assert give(season, "--none") == 0
-    assert "used as a whole again" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "used as a whole again" in out and "No detections count any more" in out
     assert counted(season) == before
     with pytest.raises(SystemExit):
         give(season)
@@ -211,4 +214,39 @@ def test_a_file_can_be_given_before_the_first_start(pictures: Path, tmp_path: Pa
     capsys.readouterr()
     assert main(["detections", str(work), str(md(tmp_path / "wrong.json", {"x/1.jpg": []}))]) == 2
     assert main(["detections", str(work), str(md(tmp_path / "md.json", FOUND))]) == 0
-    assert "they count as soon as" in capsys.readouterr().out
+    assert "2 images have people or vehicles" in capsys.readouterr().out
+
+
+def test_before_the_first_start_names_stored_in_pieces_and_late_in_the_file_are_known(
+    tmp_path: Path, capsys: Any
+) -> None:
+    name = "fl\u00e4che/IMG_0000.JPG"
+    stored = tmp_path / "pool" / unicodedata.normalize("NFD", name)
+    stored.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(stored)
+    work = tmp_path / "work"
+    main(["init", str(work), "--unlabelled", str(tmp_path / "pool")])
+    others = {f"elsewhere/{i}.JPG": [] for i in range(1500)}
+    file = str(md(tmp_path / "md.json", {**others, name: [seen(0.9, PERSON)]}))
+    assert main(["detections", str(work), file]) == 0
+    assert "1 images have people" in capsys.readouterr().out
+    (tmp_path / "pool").rename(tmp_path / "away")
+    assert main(["detections", str(work), file]) == 2
+    assert "is not there. Nothing was changed." in capsys.readouterr().err
+
+
+def test_categories_that_mean_nothing_here_are_said_since_they_may_be_people(
+    season: Season, tmp_path: Path, capsys: Any
+) -> None:
+    file = md(tmp_path / "md.json", FOUND, detection_categories={**WORDS, PERSON: "Mensch"})
+    assert give(season, str(file)) == 0
+    out = capsys.readouterr().out
+    assert "CAREFUL: in 1 images are boxes of 'mensch'" in out and "write 'person'" in out
+
+
+def test_images_without_an_animal_cannot_be_predicted_as_a_class_without_a_name(
+    pictures: Path, tmp_path: Path, capsys: Any
+) -> None:
+    command = ["init", str(tmp_path / "work"), "--unlabelled", str(pictures / "pool")]
+    assert main([*command, "-o", "items.without_detection=empty"]) == 2
+    assert "classes.empty names no class" in capsys.readouterr().err and not (tmp_path / "work").exists()
