@@ -7,7 +7,6 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from camera_trap_al.catalog.detections import CUT
 from camera_trap_al.catalog.found import POOL
-from camera_trap_al.core.grouping import NO_TIME, best_in_order
+from camera_trap_al.core.grouping import NO_TIME, best_in_order, local_time
 from camera_trap_al.core.history import LASTING_SKIPS
 from camera_trap_al.core.matching import folded
 from camera_trap_al.core.observed import ANIMAL, Detection, Named, ObservedImage
@@ -34,7 +33,6 @@ from camera_trap_al.store import generations
 from camera_trap_al.work import Work
 
 BLOCK_IMAGES = 4096
-FIRST_TIME = datetime(1970, 1, 1)
 log = logging.getLogger(__name__)
 IntArray = npt.NDArray[np.int64]
 
@@ -246,16 +244,10 @@ def _observed_of(work: Work, said: Classified, keys: list[ImageKey], most: int) 
         if seen is not None and here:
             by_box = {boxes[place]: species[place] for place in here}
             seen = tuple(_with_species(d, by_box.get(d.box)) for d in seen)
-        yield hash_, ObservedImage(key, seen, best, _local_time(time))
+        yield hash_, ObservedImage(key, seen, best, local_time(time))
 
 
 def _with_species(detection: Detection, named: tuple[Named, ...] | None) -> Detection:
     if named is None or detection.category != ANIMAL:
         return detection
     return Detection(detection.category, detection.confidence, detection.box, named)
-
-
-def _local_time(taken: int) -> str:
-    if taken == NO_TIME:
-        return ""
-    return (FIRST_TIME + timedelta(seconds=taken // 1000)).isoformat()

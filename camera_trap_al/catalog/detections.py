@@ -16,14 +16,13 @@ from sqlalchemy import Connection
 
 from camera_trap_al.catalog.found import POOL
 from camera_trap_al.catalog.schema import marks, note_fact, parts, read_fact, rows_of
+from camera_trap_al.core.crops import looked_at
 from camera_trap_al.core.matching import nfc
-from camera_trap_al.core.observed import ANIMAL, PERSON, VEHICLE, Detection
+from camera_trap_al.core.observed import Detection
 from camera_trap_al.core.records import Box
 
 LOOKED_AT, HAS_ANIMAL, PRIVATE, LEFT_OUT = 1, 2, 4, 8
 """Bits of `images.detected`. From `PRIVATE` on an image is neither asked for nor trained, embedded or classified."""
-# A flock has fewer; as `learn.observing.MOST_CROPS`, which imports what the catalogue does not.
-MOST_CROPS = 100
 DETECTIONS, CATEGORIES, CUT = "detections", "detection_categories", "cut"
 """Facts: what the table holds, by its hash, and "" while that is being replaced; its words; what rows were made from."""
 ROWS_AT_ONCE = 20_000
@@ -68,20 +67,13 @@ def cut_out(seen: Seen | None, cutting: Cutting) -> tuple[list[Corners], int]:
 
 
 def _cut(found: Iterable[_Found], cutting: Cutting) -> tuple[list[Corners], int]:
-    animals: list[tuple[float, Corners]] = []
-    for category, confidence, box in found:
-        if confidence < cutting.threshold:
-            continue
-        if category in (PERSON, VEHICLE):
-            return [], LOOKED_AT | PRIVATE
-        if category == ANIMAL:
-            animals.append((confidence, box))
+    counted = [box for box in found if box[1] >= cutting.threshold]
+    animals = looked_at(counted)
+    if animals is None:
+        return [], LOOKED_AT | PRIVATE
     if not animals:
         return [], LOOKED_AT | (0 if cutting.without_detection == "whole" else LEFT_OUT)
-    if len(animals) > MOST_CROPS:
-        surest = sorted(range(len(animals)), key=lambda i: -animals[i][0])[:MOST_CROPS]
-        animals = [animals[i] for i in sorted(surest)]
-    return list(dict.fromkeys(box for _, box in animals)), LOOKED_AT | HAS_ANIMAL
+    return list(dict.fromkeys(counted[i][2] for i in animals)), LOOKED_AT | HAS_ANIMAL
 
 
 def replace_all(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+from camera_trap_al.core.observed import ANIMAL, PERSON, VEHICLE
 from camera_trap_al.core.records import Box
 
 LEAST_PX = 1.0
+# A flock has fewer; a file that lists more boxes would only fill the memory.
+MOST_CROPS = 100
 
 
 class Wanted(NamedTuple):
@@ -24,6 +28,21 @@ class Square(NamedTuple):
     left: float
     top: float
     side: float
+
+
+def looked_at(found: Sequence[tuple[Any, ...]]) -> list[int] | None:
+    """Return, ascending, which boxes of an image are cut out: the 100 surest animals. None where it shows people or vehicles.
+
+    Parameters
+    ----------
+    found : the boxes that count, each as (category, confidence, …)
+    """
+    if any(box[0] in (PERSON, VEHICLE) for box in found):
+        return None
+    animals = [i for i, box in enumerate(found) if box[0] == ANIMAL]
+    if len(animals) <= MOST_CROPS:
+        return animals
+    return sorted(sorted(animals, key=lambda i: -found[i][1])[:MOST_CROPS])
 
 
 def square_around(box: Box, width: int, height: int, *, padding: float = 1.0) -> Square:

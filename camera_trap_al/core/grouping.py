@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import chain
 
 import numpy as np
@@ -14,6 +15,7 @@ from camera_trap_al.core.acquisition import HashArray, RowArray
 
 NO_TIME = -1
 """The capture time of an image that has none, or whose file was not read yet."""
+_FIRST_TIME = datetime(1970, 1, 1)
 LONGEST_GAPS = 15
 """A sequence is cut after as many times `gap_s`: a camera that never rests makes no sequence of hours."""
 MOST_IMAGES, MOST_BY_NAME = 50, 10
@@ -127,6 +129,11 @@ def numbered_from_first(images: RowArray) -> RowArray:
     ranks = np.empty(len(first), dtype=np.int64)
     ranks[np.argsort(first)] = np.arange(len(first))
     return ranks[of_image.reshape(-1)]
+
+
+def local_time(taken: int) -> str:
+    """Return a capture time in milliseconds, such as "2026-11-22T10:00:00", or "" where it is not known."""
+    return "" if taken == NO_TIME else (_FIRST_TIME + timedelta(seconds=taken // 1000)).isoformat()
 
 
 def looks_copied(folders: npt.NDArray[np.int64], taken: npt.NDArray[np.int64]) -> Mask:

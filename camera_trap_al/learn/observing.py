@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
-from camera_trap_al.core.observed import ANIMAL, PERSON, VEHICLE, Detection, Named, ObservedImage
+from camera_trap_al.core.crops import looked_at
+from camera_trap_al.core.grouping import local_time
+from camera_trap_al.core.observed import Detection, Named, ObservedImage
 from camera_trap_al.core.records import Box, ImageKey
-from camera_trap_al.images import NO_TIME
 from camera_trap_al.learn.predict import ExportedModel, FloatArray, Looking, OnProgress, Outcome, classify
 
 Seen = tuple[Detection, ...]
 DetectionsOf = Callable[[ImageKey], Seen | None]
-# A flock has fewer; a file that lists more boxes would only fill the memory.
-MOST_CROPS = 100
 
 
 def observe(
@@ -56,14 +54,11 @@ def _boxes(detections: Seen | None) -> tuple[Box, ...] | None:
 
 def _looked_at(detections: Seen) -> list[int]:
     """Return which detections are classified."""
-    if any(d.category in (PERSON, VEHICLE) for d in detections):
-        return []
-    animals = [i for i, d in enumerate(detections) if d.category == ANIMAL]
-    return sorted(sorted(animals, key=lambda i: -detections[i].confidence)[:MOST_CROPS])
+    return looked_at([(d.category, d.confidence) for d in detections]) or []
 
 
 def _observed(outcome: Outcome, detections: Seen | None, classes: Sequence[str]) -> ObservedImage:
-    image = ObservedImage(outcome.key, detections, captured=captured(outcome.taken), problem=outcome.problem)
+    image = ObservedImage(outcome.key, detections, captured=local_time(outcome.taken), problem=outcome.problem)
     if outcome.proba is None:
         return image
     if detections is None:
@@ -79,10 +74,3 @@ def _observed(outcome: Outcome, detections: Seen | None, classes: Sequence[str])
 def _named(proba: FloatArray, classes: Sequence[str]) -> tuple[Named, ...]:
     order = np.argsort(-proba, kind="stable")
     return tuple(Named(classes[i], float(proba[i])) for i in order)
-
-
-def captured(taken: int) -> str:
-    """Return an `images.capture_time` as `ObservedImage` has it."""
-    if taken == NO_TIME:
-        return ""
-    return datetime.fromtimestamp(taken // 1000, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")

@@ -12,6 +12,7 @@ import pytest
 from fake_model import COLOURS, make_source, picture
 from PIL import Image
 
+from camera_trap_al.core import crops
 from camera_trap_al.core.crops import square_around
 from camera_trap_al.core.observed import Detection
 from camera_trap_al.core.records import Box, ImageKey
@@ -213,7 +214,7 @@ def test_a_package_and_sorted_copies_are_written_from_the_same_pass(
 def test_more_boxes_than_any_flock_has_fill_no_memory(
     export: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observing, "MOST_CROPS", 2)
+    monkeypatch.setattr(crops, "MOST_CROPS", 2)
     boxes = [box(0.2 + i / 100, LEFT) for i in range(5)]
     detections = tmp_path / "md.json"
     detections.write_text(json.dumps({"images": [{"file": "s1/two.jpg", "detections": boxes}]}), encoding="utf-8")
