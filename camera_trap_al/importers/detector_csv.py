@@ -68,7 +68,8 @@ def read_detector_csv(path: Path, root: Path | None = None, on_progress: OnProgr
             boxes = _per_image(rows, columns, found) if "list" in columns else _per_box(rows, columns, found)
             _put(found, boxes, root)
     except UnicodeDecodeError as error:
-        raise DetectionFileError(f"{path} is no UTF-8 text.", hint="Save it as CSV UTF-8.") from error
+        hint = f"{FOREIGN} If it is such a CSV, save it as CSV UTF-8."
+        raise DetectionFileError(f"{path} is no text in UTF-8.", hint=hint) from error
     except csv.Error as error:
         raise DetectionFileError(f"{path} is no CSV ({error}).", hint=FOREIGN) from error
     except OSError as error:
